@@ -1,0 +1,71 @@
+"""azpgauth: settings in, a signed-in connection pool for Azure Database for PostgreSQL out.
+
+>>> from azpgauth import connect_from_env
+>>> pool = connect_from_env()  # doctest: +SKIP
+
+Names are loaded when they are first used: importing this package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from azpgauth.errors import (
+        AzpgauthError,
+        ConnectError,
+        MissingDriverError,
+        Problem,
+        RoleError,
+        SettingsError,
+        TokenError,
+    )
+    from azpgauth.factory import PoolTokenInfo, connect, connect_from_env, token_info
+    from azpgauth.settings import Settings, load_settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AzpgauthError",
+    "ConnectError",
+    "MissingDriverError",
+    "PoolTokenInfo",
+    "Problem",
+    "RoleError",
+    "Settings",
+    "SettingsError",
+    "TokenError",
+    "__version__",
+    "connect",
+    "connect_from_env",
+    "load_settings",
+    "token_info",
+]
+
+_HOMES = {
+    "azpgauth.errors": (
+        "AzpgauthError",
+        "ConnectError",
+        "MissingDriverError",
+        "Problem",
+        "RoleError",
+        "SettingsError",
+        "TokenError",
+    ),
+    "azpgauth.factory": ("PoolTokenInfo", "connect", "connect_from_env", "token_info"),
+    "azpgauth.settings": ("Settings", "load_settings"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+"""`python -m azpgauth`: the command line."""
+
+from azpgauth.cli import main
+
+main()

@@ -1,0 +1,18 @@
+"""The command line, `azpgauth`."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        import click  # noqa: F401, PLC0415 - an extra
+    except ImportError:
+        sys.exit("azpgauth's command line needs click; run: pip install 'azpgauth[cli]'")
+    from azpgauth.cli.app import app  # noqa: PLC0415 - it imports click
+
+    app(prog_name="azpgauth")

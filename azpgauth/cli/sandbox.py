@@ -1,0 +1,128 @@
+"""`azpgauth sandbox`: start the sandbox, run a command in it, stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+__all__ = ["sandbox"]
+
+_ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the environment to this new file; it is removed at the end.",
+)
+@click.option(
+    "--endpoint",
+    type=click.Choice(["app-service", "imds"]),
+    default="app-service",
+    show_default=True,
+    help="Where azure-identity finds the managed identity.",
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def sandbox(env_file: Path | None, endpoint: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND with a local Entra ID and PostgreSQL, and return its status.
+
+    Without COMMAND, print the environment that points at the sandbox (or write it with
+    --env-file), and serve until interrupted.
+
+    Example: azpgauth sandbox -- python app.py
+    """
+    from azpgauth.sandbox.box import Sandbox  # noqa: PLC0415 - takes a while
+
+    if env_file is not None and env_file.exists():
+        raise click.ClickException(f"{env_file} exists; name a new file, or remove it first")
+    with contextlib.ExitStack() as stack:
+        with _signals_end():
+            box = stack.enter_context(Sandbox(endpoint=endpoint))  # type: ignore[arg-type]
+            if env_file is not None:
+                stack.enter_context(_written(env_file, box.environment))
+        # From here on a signal is passed to the command, or ends the wait for one: what was
+        # started is stopped in any case.
+        status = _run(command, box.environment) if command else _serve(env_file, box.environment)
+    sys.exit(status)
+
+
+@contextlib.contextmanager
+def _signals_end() -> Iterator[None]:
+    """Until here, a signal unwinds the stack like Ctrl-C does."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in _ENDING:
+            signal.signal(each, signal.SIG_IGN)  # the stack unwinds once, in peace
+        sys.exit(128 + number)
+
+    for each in _ENDING:
+        signal.signal(each, end)
+    yield
+
+
+def _run(command: tuple[str, ...], environment: dict[str, str]) -> int:
+    received: list[int] = []
+    try:
+        process = subprocess.Popen(command, env={**os.environ, **environment})  # noqa: S603 - the user's own command
+    except OSError as exc:
+        click.echo(f"Error: cannot run {command[0]}: {exc.strerror}", err=True)
+        return 127
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        # The terminal gives Ctrl-C to the command too; once more does no harm to most, but some
+        # take the second one as "at once".
+        if number != signal.SIGINT or not sys.stdin.isatty():
+            process.send_signal(number)
+
+    for each in _ENDING:
+        signal.signal(each, pass_on)
+    status = process.wait()
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    return status if status >= 0 else 128 - status
+
+
+def _serve(env_file: Path | None, environment: dict[str, str]) -> int:
+    ended = threading.Event()
+    for each in _ENDING:
+        signal.signal(each, lambda *_: ended.set())
+    if env_file is None:
+        click.echo(_dotenv(environment), nl=False)
+    click.echo("The sandbox is up; Ctrl-C ends it.", err=True)
+    # An Event's wait() without a time-out would not see the signal on every platform.
+    while not ended.wait(0.2):
+        pass
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    return 0
+
+
+@contextlib.contextmanager
+def _written(path: Path, environment: dict[str, str]) -> Iterator[None]:
+    path.touch(mode=0o600, exist_ok=False)
+    try:
+        path.write_text(_dotenv(environment))
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _dotenv(environment: dict[str, str]) -> str:
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in environment.items())

@@ -1,0 +1,190 @@
+"""A failed connect, from the driver's words to cause and remedy. Pure.
+
+libpq's drivers give no SQLSTATE on a failed connect, so the text decides; the wording varies by the
+server's generation and is matched loosely. What the first matching row says holds, so rows of
+which one can stand in the same text as another come in order of weight.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["Diagnosis", "diagnose", "retry_delay"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a failed connect means.
+
+    Attributes:
+        cause: What is wrong, in the user's terms; empty if the driver's words are all there is.
+        remedy: What to do about it.
+        passing: Whether it may pass by itself within seconds.
+    """
+
+    cause: str
+    remedy: str
+    passing: bool = False
+
+
+_UNKNOWN = Diagnosis("", "")
+
+_TABLE: tuple[tuple[str, Diagnosis], ...] = (
+    (
+        r"access token has expired",
+        Diagnosis("the server says that the token has expired", "check this machine's clock"),
+    ),
+    (
+        r"valid audience claim",
+        Diagnosis(
+            "the token is for another service or another cloud",
+            "check credential.scope and server.cloud; leave both unset for the public cloud",
+        ),
+    ),
+    (
+        r"valid oid claim|validating the access token",
+        Diagnosis(
+            "the server could not read the password as a token of Microsoft Entra ID",
+            "check credential.kind; the role must have been made with pgaadauth_create_principal",
+        ),
+    ),
+    (
+        r"APP_USER tokens for role",
+        Diagnosis(
+            "a service's token was used on a user's role, or a user's on a service's",
+            "set database.user to the role made for the identity that signs in",
+        ),
+    ),
+    (
+        r"neither an AAD_AUTH_TOKENTYPE_APP_USER",
+        Diagnosis(
+            "a service's token was used on a user's role",
+            "set database.user to the role made for the identity that signs in",
+        ),
+    ),
+    (
+        r"oid mismatch",
+        Diagnosis(
+            "the identity was deleted and made again since its role was created",
+            "drop the role and make it anew with pgaadauth_create_principal",
+        ),
+    ),
+    (
+        r"password authentication failed|role \"[^\"]*\" does not exist|authentication failed",
+        Diagnosis(
+            "the role does not exist on the server, or is not the token's",
+            "in database postgres, as an administrator: "
+            "select * from pgaadauth_create_principal('ROLE', false, false); "
+            "or set database.user (AZPG_DATABASE_USER) to the role that exists; "
+            "names are case-sensitive",
+        ),
+    ),
+    (
+        r"no pg_hba.conf entry",
+        Diagnosis(
+            "the server does not let this address, role and database in",
+            "check the server's firewall rules, its TLS setting and the database's name",
+        ),
+    ),
+    (
+        r"database \"[^\"]*\" does not exist",
+        Diagnosis("the server has no such database", "check database.name (AZPG_DATABASE_NAME)"),
+    ),
+    (
+        r"server does not support SSL|rejected SSL upgrade|SSL was required",
+        Diagnosis(
+            "the server offers no TLS, and a token never travels in clear",
+            "check server.host and server.port: is this the Azure server itself?",
+        ),
+    ),
+    (
+        r"server certificate for .* does not match host name|hostname mismatch|IP address mismatch",
+        Diagnosis(
+            "the server's certificate is for another name",
+            "set server.host to the server's full name, NAME.postgres.database.azure.com, "
+            "not to an address or an alias",
+        ),
+    ),
+    (
+        r"certificate verify failed|certificate has expired|unable to get local issuer",
+        Diagnosis(
+            "the server's certificate is signed by none of the trusted roots",
+            "check server.host; is a proxy in between? "
+            "server.sslrootcert names a PEM file of other roots",
+        ),
+    ),
+    (
+        r"root certificate file .* does not exist|could not read root certificate",
+        Diagnosis("the file of trusted roots cannot be read", "check server.sslrootcert"),
+    ),
+    (
+        r"resolve host|translate host name|name or service not known|nodename nor servname"
+        r"|name resolution|getaddrinfo",
+        Diagnosis(
+            "the host's name is unknown",
+            "check server.host (AZPG_SERVER_HOST), and this machine's DNS; "
+            "a private server is known only inside its network",
+        ),
+    ),
+    (
+        r"remaining connection slots|too many (clients|connections)",
+        Diagnosis("the server has no free connection", "lower pool.max_size", passing=True),
+    ),
+    (
+        r"database system is (starting up|shutting down|in recovery|not yet accepting)",
+        Diagnosis("the server is starting or stopping", "try again in a moment", passing=True),
+    ),
+    (
+        r"connection refused|no route to host|network is unreachable|host is down",
+        Diagnosis(
+            "nothing answers there",
+            "check server.port (AZPG_SERVER_PORT), the server's state and its firewall",
+            passing=True,
+        ),
+    ),
+    (
+        r"timeout expired|timed out|timeout",
+        Diagnosis(
+            "no answer in time",
+            "check the server's firewall rules and private endpoint: packets seem to be dropped; "
+            "server.connect_timeout says how long to wait",
+            passing=True,
+        ),
+    ),
+    (
+        r"server closed the connection|connection reset|connection to server was lost"
+        r"|SSL SYSCALL error|SSL error: unexpected eof|broken pipe|terminating connection"
+        r"|connection was closed|unexpected connection_lost|could not receive data",
+        Diagnosis("the connection was dropped", "try again in a moment", passing=True),
+    ),
+)
+
+_ROWS = tuple((re.compile(pattern, re.IGNORECASE), diagnosis) for pattern, diagnosis in _TABLE)
+
+
+def diagnose(message: str) -> Diagnosis:
+    """What a failed connect means.
+
+    Args:
+        message: The driver's words, with the server's in them.
+
+    Example:
+        >>> diagnose('FATAL:  database "shop" does not exist').cause
+        'the server has no such database'
+    """
+    for pattern, diagnosis in _ROWS:
+        if pattern.search(message):
+            return diagnosis
+    return _UNKNOWN
+
+
+def retry_delay(attempt: int, left: float) -> float | None:
+    """Seconds to wait before the next attempt; None if there is no time for one.
+
+    Args:
+        attempt: How many attempts have failed.
+        left: Seconds that are left for all further attempts.
+    """
+    delay = min(0.1 * 2 ** min(attempt - 1, 10), 1.0)
+    return delay if delay < left else None

@@ -1,0 +1,88 @@
+"""Every error that azpgauth raises, one tree; each class says what its reader can do.
+
+    AzpgauthError
+     ├── SettingsError        edit the places that .problems names
+     ├── MissingDriverError   run the pip command in the message (also an ImportError)
+     ├── TokenError           Microsoft Entra ID gave no token: look at the credential
+     ├── RoleError            the token names no PostgreSQL role: set database.user
+     └── ConnectError         the server could not be reached or refused; the cause is the driver's error
+
+Errors of a driver on later connections of a pool are the driver's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "AzpgauthError",
+    "ConnectError",
+    "MissingDriverError",
+    "Problem",
+    "RoleError",
+    "SettingsError",
+    "TokenError",
+]
+
+
+class AzpgauthError(Exception):
+    """Root of all errors of this package."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in the settings, told so that one edit mends it.
+
+    Attributes:
+        setting: The setting's name, such as ``server.port``; for an unknown name, that name.
+        origin: What to edit: ``environment variable AZPG_SERVER_PORT``,
+            ``azpgauth.toml, [server] port``, …
+        reason: What is wrong. Holds the offending value, never a secret.
+        action: What is allowed, or the name that was probably meant.
+    """
+
+    setting: str
+    origin: str
+    reason: str
+    action: str
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.reason}\n    from: {self.origin}\n    to do: {self.action}"
+
+
+class SettingsError(AzpgauthError, ValueError):
+    """The settings hold mistakes; ``problems`` has all of them.
+
+    Args:
+        problems: What was found, in the order of the settings.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        count = len(self.problems)
+        head = "1 mistake in the settings" if count == 1 else f"{count} mistakes in the settings"
+        super().__init__("\n".join([f"{head}:", *(f"  {problem}" for problem in self.problems)]))
+
+    def __reduce__(self) -> tuple[type[SettingsError], tuple[tuple[Problem, ...]]]:
+        # The default would hand the finished message to __init__, which takes problems.
+        return type(self), (self.problems,)
+
+
+class MissingDriverError(AzpgauthError, ImportError):
+    """A package that is needed here is not installed; the message has the pip command."""
+
+
+class TokenError(AzpgauthError):
+    """Microsoft Entra ID gave no token, or not in time."""
+
+
+class RoleError(AzpgauthError):
+    """The token does not say which PostgreSQL role is meant; ``database.user`` does."""
+
+
+class ConnectError(AzpgauthError):
+    """No connection at start-up: says where to, as whom, why, and what to do."""

@@ -1,0 +1,241 @@
+"""Login: what each physical connection needs anew, a role and a password.
+
+A driver module asks for a `Grant`, connects with it, and tells what the server made of it. It does
+not know whether the password is a token or a fixed one.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from azpgauth.errors import TokenError
+from azpgauth.role import claims_of, no_role, role_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from azpgauth.tokens import Token, TokenSource
+
+__all__ = ["Grant", "Login", "StaticLogin", "TokenLogin"]
+
+_REFUSED = re.compile(
+    r"password authentication failed|access token|audience claim|oid claim|oid mismatch"
+    r"|AAD_AUTH_TOKENTYPE|authentication failed",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What one connection signs in with; its repr shows no secret.
+
+    Attributes:
+        role: The PostgreSQL role.
+        password: The password, an access token or a fixed one; None where none is sent.
+        fresh: Whether the token was fetched for this very attempt.
+        token: The token behind the password, if it is one.
+    """
+
+    role: str
+    password: str | None = field(repr=False)
+    fresh: bool = False
+    token: Token | None = None
+
+
+class Login(Protocol):
+    """Where a driver gets its grants from."""
+
+    @property
+    def role(self) -> str | None:
+        """The role, as far as it is known by now."""
+
+    def grant(self) -> Grant:
+        """What to sign in with now. May wait for a token.
+
+        Raises:
+            TokenError: There is none.
+            RoleError: It names no role.
+        """
+
+    async def agrant(self) -> Grant:
+        """As `grant`, on an event loop."""
+
+    def regrant(self, refused: Grant, message: str) -> Grant | None:
+        """What to try once more with, after the server refused; None if there is no point.
+
+        Args:
+            refused: What was refused.
+            message: The server's words.
+        """
+
+    async def aregrant(self, refused: Grant, message: str) -> Grant | None:
+        """As `regrant`, on an event loop."""
+
+    def accepted(self, grant: Grant) -> None:
+        """The server accepted this."""
+
+    def prefetch(self) -> None:
+        """Begin to get what the first grant will need, without waiting for it."""
+
+    def hold(self) -> Callable[[], None]:
+        """A pool is open; the returned function says that it closed."""
+
+
+@dataclass(frozen=True)
+class StaticLogin:
+    """A role with a fixed password, or none: for a local PostgreSQL."""
+
+    role: str
+    password: str | None = field(repr=False, default=None)
+
+    def grant(self) -> Grant:
+        """The fixed role and password."""
+        return Grant(self.role, self.password)
+
+    async def agrant(self) -> Grant:
+        """The fixed role and password."""
+        return self.grant()
+
+    def regrant(self, refused: Grant, message: str) -> None:  # noqa: ARG002
+        """A fixed password refused once is refused again."""
+
+    async def aregrant(self, refused: Grant, message: str) -> None:  # noqa: ARG002
+        """A fixed password refused once is refused again."""
+
+    def accepted(self, grant: Grant) -> None:
+        """Nothing depends on it."""
+
+    def prefetch(self) -> None:
+        """Nothing to get."""
+
+    def hold(self) -> Callable[[], None]:
+        """Nothing to keep fresh."""
+        return _nothing
+
+
+def _nothing() -> None:
+    pass
+
+
+class TokenLogin:
+    """A token as the password, and the role it names.
+
+    Args:
+        source: Gives the database's tokens.
+        role: The role; None takes it from the token.
+        fallback: Gives tokens of the management scope, which name the identity where the
+            database's do not; asked once at most.
+        timeout: Seconds to wait for a token.
+        owner: What the source needs and knows only weakly; it is kept alive here.
+    """
+
+    def __init__(
+        self,
+        source: TokenSource,
+        *,
+        role: str | None = None,
+        fallback: TokenSource | None = None,
+        timeout: float | None = None,
+        owner: object = None,
+    ) -> None:
+        self.source = source
+        self._owner = owner
+        self._explicit = role
+        self._fallback = fallback
+        self._timeout = timeout
+        self._known: tuple[Token, str] | None = None
+        self._fallback_role: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} role={self.role!r} {self.source!r}>"
+
+    @property
+    def role(self) -> str | None:
+        """The role, as far as it is known by now."""
+        return self._explicit or (self._known[1] if self._known else None)
+
+    def grant(self) -> Grant:
+        """The present token and its role."""
+        token, fresh = self.source.get(self._timeout)
+        role = self._role_at_once(token)
+        if role is None:
+            role = self._role_from(token, self._fallback_token())
+        return Grant(role, token.value, fresh, token)
+
+    async def agrant(self) -> Grant:
+        """The present token and its role."""
+        token, fresh = await self.source.aget(self._timeout)
+        role = self._role_at_once(token)
+        if role is None:
+            role = self._role_from(token, await self._afallback_token())
+        return Grant(role, token.value, fresh, token)
+
+    def regrant(self, refused: Grant, message: str) -> Grant | None:
+        """Another token, if the refused one came from the cache."""
+        if not _worth_another_token(refused, message) or refused.token is None:
+            return None
+        return self._regranted(self.source.instead_of(refused.token, self._timeout), refused)
+
+    async def aregrant(self, refused: Grant, message: str) -> Grant | None:
+        """Another token, if the refused one came from the cache."""
+        if not _worth_another_token(refused, message) or refused.token is None:
+            return None
+        token = await self.source.ainstead_of(refused.token, self._timeout)
+        return self._regranted(token, refused)
+
+    def accepted(self, grant: Grant) -> None:
+        """The token proved good."""
+        if grant.token is not None:
+            self.source.accepted(grant.token)
+
+    def prefetch(self) -> None:
+        """Begin to fetch the token."""
+        self.source.prefetch()
+
+    def hold(self) -> Callable[[], None]:
+        """Keep the token fresh until the returned function is called."""
+        return self.source.hold()
+
+    def _role_at_once(self, token: Token) -> str | None:
+        if self._explicit is not None:
+            return self._explicit
+        known = self._known
+        if known is not None and known[0] is token:
+            return known[1]
+        role = role_of(claims_of(token.value)) or self._fallback_role
+        if role is not None:
+            self._known = (token, role)
+        return role
+
+    # An identity that may not ask for the management scope has no name there: that is an answer.
+
+    def _fallback_token(self) -> Token | None:
+        with suppress(TokenError):
+            return self._fallback.get(self._timeout)[0] if self._fallback is not None else None
+        return None
+
+    async def _afallback_token(self) -> Token | None:
+        if self._fallback is not None:
+            with suppress(TokenError):
+                return (await self._fallback.aget(self._timeout))[0]
+        return None
+
+    def _role_from(self, token: Token, management: Token | None) -> str:
+        role = role_of(claims_of(management.value)) if management is not None else None
+        if role is None:
+            raise no_role(claims_of(token.value))
+        self._fallback_role = role
+        self._known = (token, role)
+        return role
+
+    def _regranted(self, token: Token | None, refused: Grant) -> Grant | None:
+        if token is None:
+            return None
+        return Grant(self._role_at_once(token) or refused.role, token.value, True, token)
+
+
+def _worth_another_token(refused: Grant, message: str) -> bool:
+    return not refused.fresh and bool(_REFUSED.search(message))

@@ -1,0 +1,121 @@
+"""ConnectPlan: all that stays the same for a pool's life, in no driver's terms. Frozen."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from azpgauth.errors import Problem, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from azpgauth.tls import Tls
+
+__all__ = ["ConnectPlan", "PoolLimits"]
+
+
+_ANY_PASSWORD = "none,password,md5,scram-sha-256"
+"""libpq's default but for Kerberos; Azure asks for a password in clear, inside TLS."""
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """The bounds of a pool.
+
+    Attributes:
+        min_size: Connections to keep open.
+        max_size: Connections to have at most.
+        timeout: Seconds to wait for a connection.
+        max_lifetime: Seconds after which a connection is replaced.
+        max_idle: Seconds after which an unused one above `min_size` is closed.
+    """
+
+    min_size: int
+    max_size: int
+    timeout: float
+    max_lifetime: float
+    max_idle: float
+
+
+@dataclass(frozen=True)
+class ConnectPlan:
+    """Where to connect, and how.
+
+    Attributes:
+        hosts: Names, addresses or socket folders, tried in this order.
+        port: The TCP port.
+        database: The database's name.
+        application_name: What the server's statistics show.
+        connect_timeout: Seconds for one attempt at one address.
+        tls: What TLS to demand.
+        pool: The pool's bounds.
+    """
+
+    hosts: tuple[str, ...]
+    port: int
+    database: str
+    application_name: str
+    connect_timeout: int
+    tls: Tls
+    pool: PoolLimits
+
+    @property
+    def where(self) -> str:
+        """Host and port, for messages."""
+        return ", ".join(f"{host}:{self.port}" for host in self.hosts)
+
+    def libpq(self, version: int, environ: Mapping[str, str] | None = None) -> dict[str, str | int]:
+        """The keywords of a connection for libpq, without role and password.
+
+        What libpq would take from its environment behind the settings is pinned: an empty value
+        stands for libpq's default and keeps the variable out. https://www.postgresql.org/docs/current/libpq-envars.html
+
+        Args:
+            version: libpq's version, as `PQlibVersion` gives it.
+            environ: The environment, `os.environ` if not given.
+
+        Raises:
+            SettingsError: `PGSERVICE` is set, which cannot be pinned.
+        """
+        if "PGSERVICE" in (os.environ if environ is None else environ):
+            raise SettingsError(
+                [
+                    Problem(
+                        "PGSERVICE",
+                        "environment variable PGSERVICE",
+                        "libpq would read connection parameters from this service, "
+                        "behind the settings",
+                        "unset PGSERVICE for this program, and put what the service says into "
+                        "azpgauth's own settings",
+                    )
+                ]
+            )
+        pinned: dict[str, str | int] = {
+            "host": ",".join(self.hosts),
+            "hostaddr": "",
+            "port": self.port,
+            "dbname": self.database,
+            "application_name": self.application_name,
+            "connect_timeout": self.connect_timeout,
+            **self.tls.libpq(),
+            "ssl_min_protocol_version": "TLSv1.2",
+            "ssl_max_protocol_version": "",
+            "sslcert": "",
+            "sslkey": "",
+            "sslcrl": "",
+            "sslcrldir": "",
+            "sslsni": "1",
+            # Kerberos is never used: not asking for it saves a round trip.
+            "gssencmode": "disable",
+            "channel_binding": "prefer",
+            "requirepeer": "",
+            "options": "",
+            "target_session_attrs": "any",
+        }
+        if version >= 160000:  # noqa: PLR2004 - libpq 16
+            pinned |= {"sslcertmode": "disable", "require_auth": _ANY_PASSWORD, "load_balance_hosts": "disable"}
+        if version >= 170000:  # noqa: PLR2004 - libpq 17
+            pinned |= {"sslnegotiation": "postgres"}
+        return pinned

