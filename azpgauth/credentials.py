@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from azpgauth.settings.models import TokenCredentialSettings
 
-__all__ = ["MANAGEMENT_SCOPE", "source_for", "source_of"]
+__all__ = ["MANAGEMENT_SCOPE", "forget", "source_for", "source_of"]
 
 MANAGEMENT_SCOPE = "https://management.azure.com/.default"
 """A token of this scope names the identity where the database's token does not."""
@@ -64,7 +64,11 @@ def source_of(credential: TokenCredential, scope: str, refresh: Refresh) -> Toke
     with _lock:
         known = _passed.get(key)
         if known is None or known[0]() is not credential:
-            known = _passed[key] = (weakref.ref(credential, lambda _: _passed.pop(key, None)), {})
+            try:
+                reference = weakref.ref(credential, lambda _: _passed.pop(key, None))
+            except TypeError:  # a class with slots: then each pool has a source of its own
+                return TokenSource(lambda: ask(credential, scope), refresh=refresh)
+            known = _passed[key] = (reference, {})
         reference, sources = known
         source = sources.get(scope)
         if source is None:
@@ -72,6 +76,13 @@ def source_of(credential: TokenCredential, scope: str, refresh: Refresh) -> Toke
                 lambda: _ask_weakly(reference, scope), refresh=refresh
             )
     return source
+
+
+def forget() -> None:
+    """Forget all tokens and credentials, so that the next pool starts afresh. For tests."""
+    with _lock:
+        _identities.clear()
+        _passed.clear()
 
 
 _lock = threading.RLock()  # reentrant: a weak reference may die while it is held
@@ -138,7 +149,7 @@ def build(settings: TokenCredentialSettings) -> TokenCredential:
 
 
 def _default(settings: Any) -> TokenCredential:
-    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - not at import
+    from azure.identity import DefaultAzureCredential
 
     options: dict[str, Any] = {}
     if settings.client_id:
@@ -148,7 +159,7 @@ def _default(settings: Any) -> TokenCredential:
 
 
 def _managed_identity(settings: Any) -> TokenCredential:
-    from azure.identity import ManagedIdentityCredential  # noqa: PLC0415 - not at import
+    from azure.identity import ManagedIdentityCredential
 
     options = {"client_id": settings.client_id} if settings.client_id else {}
     return ManagedIdentityCredential(**options)

@@ -119,8 +119,10 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis("the file of trusted roots cannot be read", "check server.sslrootcert"),
     ),
     (
-        r"resolve host|translate host name|name or service not known|nodename nor servname"
-        r"|name resolution|getaddrinfo",
+        (
+            r"resolve host|translate host name|name or service not known|nodename nor servname"
+            r"|name resolution|getaddrinfo"
+        ),
         Diagnosis(
             "the host's name is unknown",
             "check server.host (AZPG_SERVER_HOST), and this machine's DNS; "
@@ -153,9 +155,11 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
-        r"server closed the connection|connection reset|connection to server was lost"
-        r"|SSL SYSCALL error|SSL error: unexpected eof|broken pipe|terminating connection"
-        r"|connection was closed|unexpected connection_lost|could not receive data",
+        (
+            r"server closed the connection|connection reset|connection to server was lost"
+            r"|SSL SYSCALL error|SSL error: unexpected eof|broken pipe|terminating connection"
+            r"|connection was closed|unexpected connection_lost|could not receive data"
+        ),
         Diagnosis("the connection was dropped", "try again in a moment", passing=True),
     ),
 )

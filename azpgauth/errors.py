@@ -5,7 +5,7 @@
      ├── MissingDriverError   run the pip command in the message (also an ImportError)
      ├── TokenError           Microsoft Entra ID gave no token: look at the credential
      ├── RoleError            the token names no PostgreSQL role: set database.user
-     └── ConnectError         the server could not be reached or refused; the cause is the driver's error
+     └── ConnectError         no connection at start-up; the cause is the driver's error
 
 Errors of a driver on later connections of a pool are the driver's own.
 """

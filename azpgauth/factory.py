@@ -63,7 +63,7 @@ def connect_from_env(
         ...         conn.execute("select current_user").fetchone()
     """
     if hasattr(credential, "get_token") or hasattr(credential, "get_token_info"):
-        return connect(load_settings(**keywords), credential=credential, native=native)  # type: ignore[arg-type]
+        return connect(load_settings(**keywords), credential=credential, native=native)
     if credential is not None:
         keywords["credential"] = credential
     return connect(load_settings(**keywords), native=native)
@@ -104,7 +104,9 @@ def connect(
     # The request for the token is under way while the driver is imported.
     login.prefetch()
     driver = _driver(settings.driver.name)
-    pool: ConnectionPool[Any] = _proven(lambda: driver.open_pool(plan, login, native), driver, plan, login)
+    pool: ConnectionPool[Any] = _proven(
+        lambda: driver.open_pool(plan, login, native), driver, plan, login
+    )
     _logins[pool] = login
     return pool
 
@@ -189,7 +191,7 @@ def _login(settings: Settings, passed: TokenCredential | None) -> Login:
         )
         return StaticLogin(role or "", password)
     # azure.identity is imported by the first request, on its own thread.
-    from azpgauth.credentials import MANAGEMENT_SCOPE, source_for, source_of  # noqa: PLC0415
+    from azpgauth.credentials import MANAGEMENT_SCOPE, source_for, source_of
 
     scope = wanted.scope or SCOPES[settings.server.cloud_name]
     if passed is not None:
@@ -246,8 +248,10 @@ def _explain(error: BaseException, plan: ConnectPlan, login: Login, attempts: in
     role = f' as role "{login.role}"' if login.role else ""
     tried = f" ({attempts} attempts)" if attempts > 1 else ""
     lines = [
-        f'cannot connect to database "{plan.database}" at {plan.where}{role}{tried}: '
-        f"{str(error).strip()}"
+        (
+            f'cannot connect to database "{plan.database}" at {plan.where}{role}{tried}: '
+            f"{str(error).strip()}"
+        )
     ]
     if diagnosis.cause:
         lines += [f"cause: {diagnosis.cause}", f"to do: {diagnosis.remedy}"]

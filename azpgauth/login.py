@@ -99,10 +99,10 @@ class StaticLogin:
         """The fixed role and password."""
         return self.grant()
 
-    def regrant(self, refused: Grant, message: str) -> None:  # noqa: ARG002
+    def regrant(self, refused: Grant, message: str) -> None:
         """A fixed password refused once is refused again."""
 
-    async def aregrant(self, refused: Grant, message: str) -> None:  # noqa: ARG002
+    async def aregrant(self, refused: Grant, message: str) -> None:
         """A fixed password refused once is refused again."""
 
     def accepted(self, grant: Grant) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectPlan", "PoolLimits"]
 
 
-_ANY_PASSWORD = "none,password,md5,scram-sha-256"
+_ANY_PASSWORD = "none,password,md5,scram-sha-256"  # noqa: S105 - methods
 """libpq's default but for Kerberos; Azure asks for a password in clear, inside TLS."""
 
 
@@ -114,8 +114,12 @@ class ConnectPlan:
             "options": "",
             "target_session_attrs": "any",
         }
-        if version >= 160000:  # noqa: PLR2004 - libpq 16
-            pinned |= {"sslcertmode": "disable", "require_auth": _ANY_PASSWORD, "load_balance_hosts": "disable"}
-        if version >= 170000:  # noqa: PLR2004 - libpq 17
+        if version >= 160000:
+            pinned |= {
+                "sslcertmode": "disable",
+                "require_auth": _ANY_PASSWORD,
+                "load_balance_hosts": "disable",
+            }
+        if version >= 170000:
             pinned |= {"sslnegotiation": "postgres"}
         return pinned

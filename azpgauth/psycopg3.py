@@ -28,13 +28,12 @@ ERRORS = (psycopg.Error,)
 """What a failed connect raises."""
 
 _OWNED = frozenset(
-    """
-    conninfo kwargs open min_size max_size timeout max_lifetime max_idle
-    host hostaddr port dbname user password passfile service connect_timeout application_name
-    sslmode sslrootcert sslcert sslkey sslpassword sslcertmode sslcrl sslcrldir sslsni
-    sslnegotiation ssl_min_protocol_version ssl_max_protocol_version
-    gssencmode channel_binding require_auth requirepeer login first
-    """.split()  # noqa: SIM905 - a list of names reads better so
+    {"conninfo", "kwargs", "open", "min_size", "max_size", "timeout", "max_lifetime", "max_idle"}
+    | {"host", "hostaddr", "port", "dbname", "user", "password", "passfile", "service"}
+    | {"connect_timeout", "application_name", "gssencmode", "channel_binding", "require_auth"}
+    | {"requirepeer", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcertmode"}
+    | {"sslcrl", "sslcrldir", "sslsni", "sslnegotiation"}
+    | {"ssl_min_protocol_version", "ssl_max_protocol_version", "login", "first"}
 )
 
 
@@ -47,7 +46,7 @@ class _SignIn:
     ) -> Self:
         """Sign in, once more with another token if the server refuses a cached one."""
         if first is not None and (ready := first.take()) is not None:
-            return ready  # type: ignore[no-any-return]
+            return ready  # type: ignore[return-value]
         grant = login.grant()
         while True:
             try:
@@ -102,7 +101,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
                 self.on_close()
 
 
-class SignedInConnection(_SignIn, psycopg.Connection[Any]):
+class SignedInConnection(_SignIn, psycopg.Connection[Any]):  # type: ignore[misc]
     """The connection of a pool that azpgauth opened."""
 
 

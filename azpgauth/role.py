@@ -32,7 +32,7 @@ def claims_of(token: str) -> dict[str, Any]:
         {}
     """
     parts = token.split(".")
-    if len(parts) != 3:  # noqa: PLR2004 - header, payload, signature (RFC 7519)
+    if len(parts) != 3:
         return {}
     payload = parts[1]
     try:
@@ -70,7 +70,7 @@ def _resource_name(resource: str) -> str | None:
     """The name of an identity by its Azure resource id."""
     parts = resource.split("/")
     lowered = [part.lower() for part in parts]
-    if "providers" not in lowered or len(parts) - lowered.index("providers") < 4:  # noqa: PLR2004 - /providers/NAMESPACE/TYPE/NAME
+    if "providers" not in lowered or len(parts) - lowered.index("providers") < 4:
         return None
     # A deployment slot's identity is called SITE/slots/SLOT, see
     # https://learn.microsoft.com/azure/app-service/overview-managed-identity

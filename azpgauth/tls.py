@@ -49,6 +49,6 @@ def default_roots() -> str:
     known = ssl.get_default_verify_paths().cafile
     if known and os.access(known, os.R_OK):
         return known
-    import certifi  # noqa: PLC0415 - only where the system has none
+    import certifi
 
     return certifi.where()

@@ -337,7 +337,7 @@ class TokenSource:
             now = self._clock.time()
             if not token.usable(now):
                 left = round(token.expires_on - now)
-                raise TokenError(f"the credential gave a token with {left} s left to live")  # noqa: TRY301
+                raise TokenError(f"the credential gave a token with {left} s left")  # noqa: TRY301
         except Exception as exc:  # noqa: BLE001 - whatever a credential raises is its answer
             self._failed(flight, exc)
         else:
@@ -373,7 +373,7 @@ class TokenSource:
             self._landed(flight)
         if token is not None and token.usable(now):
             logger.warning(
-                "renewing the token failed; the present one lives %d s more, next try in %.1f s: %s",
+                "renewing the token failed; the present one has %d s left, next try in %.1f s: %s",
                 token.expires_on - now,
                 wait,
                 error,
@@ -451,7 +451,7 @@ class _Refresher:
             source = self._source()
             if source is None:
                 return
-            delay = source._renew_if_due()  # noqa: SLF001 - one idea in two classes
+            delay = source._renew_if_due()  # noqa: SLF001 - as above
             del source
             if self._clock.wait(self.wake, delay):
                 self.wake.clear()
@@ -466,7 +466,7 @@ def _wait(answer: Token | Future[_Answer], timeout: float | None) -> tuple[Token
         raise _late(timeout) from None
 
 
-async def _await(answer: Token | Future[_Answer], timeout: float | None) -> tuple[Token, bool]:  # noqa: ASYNC109 - the meaning of get()
+async def _await(answer: Token | Future[_Answer], timeout: float | None) -> tuple[Token, bool]:
     if isinstance(answer, Token):
         return answer, False
     waiting = asyncio.wrap_future(answer)

@@ -10,9 +10,9 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line."""
     try:
-        import click  # noqa: F401, PLC0415 - an extra
+        import click  # noqa: F401 - an extra
     except ImportError:
         sys.exit("azpgauth's command line needs click; run: pip install 'azpgauth[cli]'")
-    from azpgauth.cli.app import app  # noqa: PLC0415 - it imports click
+    from azpgauth.cli.app import app
 
     app(prog_name="azpgauth")

@@ -47,7 +47,7 @@ def sandbox(env_file: Path | None, endpoint: str, command: tuple[str, ...]) -> N
 
     Example: azpgauth sandbox -- python app.py
     """
-    from azpgauth.sandbox.box import Sandbox  # noqa: PLC0415 - takes a while
+    from azpgauth.sandbox.box import Sandbox
 
     if env_file is not None and env_file.exists():
         raise click.ClickException(f"{env_file} exists; name a new file, or remove it first")
@@ -79,7 +79,7 @@ def _signals_end() -> Iterator[None]:
 def _run(command: tuple[str, ...], environment: dict[str, str]) -> int:
     received: list[int] = []
     try:
-        process = subprocess.Popen(command, env={**os.environ, **environment})  # noqa: S603 - the user's own command
+        process = subprocess.Popen(command, env={**os.environ, **environment})
     except OSError as exc:
         click.echo(f"Error: cannot run {command[0]}: {exc.strerror}", err=True)
         return 127

@@ -23,11 +23,11 @@ __all__ = ["Identity", "Sandbox"]
 def __getattr__(name: str) -> Any:
     # Not at import: pytest loads this package for its fixture, in every run.
     if name == "Sandbox":
-        from azpgauth.sandbox.box import Sandbox  # noqa: PLC0415 - see above
+        from azpgauth.sandbox.box import Sandbox
 
         return Sandbox
     if name == "Identity":
-        from azpgauth.sandbox.identity import Identity  # noqa: PLC0415 - see above
+        from azpgauth.sandbox.identity import Identity
 
         return Identity
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

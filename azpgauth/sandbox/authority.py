@@ -31,6 +31,7 @@ class Authority:
     Attributes:
         identity: Whose tokens it hands out.
         requests: The resources that tokens were asked for, one entry a request.
+        issued: The tokens it handed out, for a test to look for where they must not be.
         lifetime: Seconds that tokens live.
         delay: Seconds before it answers.
         status: Answers with this HTTP status instead of a token.
@@ -43,6 +44,7 @@ class Authority:
         self._issuer = issuer
         self.identity = identity
         self.requests: list[str] = []
+        self.issued: list[str] = []
         self.reset()
         self._header = secrets.token_hex(16)
         self._stopping = threading.Event()
@@ -55,6 +57,7 @@ class Authority:
     def reset(self) -> None:
         """No faults, and no requests counted."""
         self.requests.clear()
+        self.issued.clear()
         self.lifetime: float = 3600
         self.delay: float = 0
         self.status: int | None = None
@@ -121,6 +124,7 @@ class Authority:
             lifetime=self.lifetime,
             other_key=self.other_key,
         )
+        self.issued.append(token)
         # What is told of its life is never over: a client would not even try an expired token.
         life = int(self.lifetime) if self.lifetime > 0 else 3600
         return HTTPStatus.OK, {
@@ -149,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server calls it so
+    def do_GET(self) -> None:
         status, document = self.server.authority.answer(self.path, self.headers)
         body = json.dumps(document).encode()
         try:

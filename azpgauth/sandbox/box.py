@@ -138,7 +138,9 @@ class Sandbox:
     @property
     def environment(self) -> dict[str, str]:
         """The variables that point azpgauth and azure-identity at this sandbox."""
-        found = self.authority.app_service if self.endpoint == "app-service" else self.authority.imds
+        found = (
+            self.authority.app_service if self.endpoint == "app-service" else self.authority.imds
+        )
         direct = [name for name in (os.environ.get("NO_PROXY"), "localhost", "127.0.0.1") if name]
         return {
             "AZPG_SERVER_HOST": "localhost",

@@ -16,7 +16,7 @@ __all__ = ["azpgauth_sandbox"]
 
 @pytest.fixture(scope="session")
 def _azpgauth_running_sandbox() -> Iterator[Sandbox]:
-    from azpgauth.sandbox.box import Sandbox  # noqa: PLC0415 - not in runs that do not use it
+    from azpgauth.sandbox.box import Sandbox
 
     with Sandbox() as box:
         yield box
@@ -28,11 +28,16 @@ def azpgauth_sandbox(
 ) -> Iterator[Sandbox]:
     """A running sandbox, with the environment of this test pointing at it.
 
-    It is started once for the session; each test finds it without faults and with counts at zero.
+    It is started once for the session; each test finds it without faults and with counts at zero,
+    and no token is left from the test before.
     """
+    from azpgauth.credentials import forget
+
     box = _azpgauth_running_sandbox
     for name, value in box.environment.items():
         monkeypatch.setenv(name, value)
     box.reset()
+    forget()
     yield box
     box.reset()
+    forget()

@@ -256,7 +256,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def _packet(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readexactly(4)
     length = struct.unpack("!i", head)[0]
-    if not 8 <= length <= _LARGEST:  # noqa: PLR2004 - a length and a code at least
+    if not 8 <= length <= _LARGEST:
         raise EOFError
     return head + await reader.readexactly(length - 4)
 
@@ -276,7 +276,7 @@ async def _start_tls(
     # Flow control of what is read from now on belongs to the new transport.
     reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001
     protocol._over_ssl = True  # type: ignore[attr-defined]  # noqa: SLF001
-    return asyncio.StreamWriter(transport, protocol, reader, loop)  # type: ignore[arg-type]
+    return asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 def _context(path: Path) -> ssl.SSLContext:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 __all__ = ["DATABASE_RESOURCE", "Identity", "Issuer"]
 
 DATABASE_RESOURCE = "https://ossrdbms-aad.database.windows.net"
-"""The audience of a token for Azure Database for PostgreSQL; with a trailing slash it is refused."""
+"""The audience of a database token; with a trailing slash it is refused."""
 
 _TENANT = "7b2f3c64-9c0d-4a57-8c7e-5d2f0a6b1e93"
 _ISSUER = f"https://sts.windows.net/{_TENANT}/"
@@ -111,7 +111,10 @@ class Issuer:
         except jwt.InvalidAudienceError:
             return "The access token does not have a valid audience claim."
         except jwt.InvalidTokenError:
-            return "An error occurred while validating the access token. Please acquire a new token and retry."
+            return (
+                "An error occurred while validating the access token. "
+                "Please acquire a new token and retry."
+            )
         identity = roles.get(role)
         if identity is None or identity.object_id != claims.get("oid"):
             return f'password authentication failed for user "{role}"'

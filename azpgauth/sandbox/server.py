@@ -148,7 +148,7 @@ class Server:
         while True:
             try:
                 self.execute("select 1")
-            except (OSError, ConnectionError) as exc:
+            except OSError as exc:  # noqa: PERF203 - it waits anyway
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     log_end = (self._folder / "log").read_text(errors="replace")[-2000:]
                     raise AzpgauthError(f"PostgreSQL did not start: {exc}\n{log_end}") from None
@@ -167,7 +167,7 @@ class Server:
                 return
 
     def _run(self, *command: str | Path) -> None:
-        done = subprocess.run(  # noqa: S603 - the wheel's own program
+        done = subprocess.run(
             command, capture_output=True, check=False, start_new_session=True, **self._common()
         )
         if done.returncode != 0:
@@ -207,7 +207,7 @@ class Server:
 
 
 def _group() -> int:
-    import pwd  # noqa: PLC0415 - not on Windows
+    import pwd
 
     return pwd.getpwnam(_NOBODY).pw_gid
 

@@ -1,4 +1,4 @@
-"""`load_settings`: all sources, in their ranks, to one `Settings` or one error with all mistakes."""
+"""`load_settings`: all sources by rank, to one `Settings` or one error with all mistakes."""
 
 from __future__ import annotations
 
@@ -84,8 +84,12 @@ def _keywords(sections: Mapping[str, Any]) -> Layer:
         given = {"name": value} if name == "driver" and isinstance(value, str) else value
         if name not in SECTIONS:
             near = get_close_matches(name, sorted(_KEYWORDS), 1, 0.6)
-            action = f"did you mean {near[0]}=?" if near else f"those that exist: {_listed(_KEYWORDS)}"
-            wrong.append(Problem(name, f"keyword argument {name}=", "there is no such keyword", action))
+            action = (
+                f"did you mean {near[0]}=?" if near else f"those that exist: {_listed(_KEYWORDS)}"
+            )
+            wrong.append(
+                Problem(name, f"keyword argument {name}=", "there is no such keyword", action)
+            )
         elif not isinstance(given, Mapping):
             reason = f"is a {type(given).__name__} where a mapping is needed"
             action = f"write {name}={{…}} with {_listed(SECTIONS[name])}"
@@ -118,14 +122,18 @@ def _merge(layers: list[Layer]) -> dict[tuple[str, str], list[Value]]:
 
 
 def _translated(
-    exc: ValidationError, data: dict[str, dict[str, Any]], merged: dict[tuple[str, str], list[Value]]
+    exc: ValidationError,
+    data: dict[str, dict[str, Any]],
+    merged: dict[tuple[str, str], list[Value]],
 ) -> list[Problem]:
-    """pydantic's findings, told with the place to edit."""
+    """What pydantic found, told with the place to edit."""
     problems = []
     for error in exc.errors(include_url=False, include_input=False):
         context = error.get("ctx", {})
-        section, *rest = str(context.get("setting", "")).split(".") if "setting" in context else (
-            str(part) for part in error["loc"]
+        section, *rest = (
+            str(context.get("setting", "")).split(".")
+            if "setting" in context
+            else (str(part) for part in error["loc"])
         )
         if "setting" in context and not rest:
             section, rest = str(error["loc"][0]), [section]
@@ -135,7 +143,11 @@ def _translated(
         name = rest[0] if rest else "kind"
         values = merged.get((section, name))
         here = variable(section, name)
-        origin = values[0].origin if values else f"not set ({here}, or {name} in [{section}] of azpgauth.toml)"
+        origin = (
+            values[0].origin
+            if values
+            else f"not set ({here}, or {name} in [{section}] of azpgauth.toml)"
+        )
         raw = data.get(section, {}).get(name)
         reason, action = _reason(error, section, name, data)
         shown = "" if values is None or name in _SECRETS else f"{raw!r} "
@@ -148,22 +160,35 @@ def _reason(
 ) -> tuple[str, str]:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "missing":
-        return "is required", f"set {variable(section, name)}, or {name} in [{section}] of azpgauth.toml"
+        return (
+            "is required",
+            f"set {variable(section, name)}, or {name} in [{section}] of azpgauth.toml",
+        )
     if kind == "extra_forbidden" and section == "credential":
         mine = data["credential"].get("kind", "default")
         kinds = " or ".join(kinds_with(name))
-        return f"does not belong to credential.kind {mine}", f"remove it, or set credential.kind to {kinds}"
+        return (
+            f"does not belong to credential.kind {mine}",
+            f"remove it, or set credential.kind to {kinds}",
+        )
     if kind == "contradiction":
         return str(error["msg"]), str(context["action"])
     if kind in {"literal_error", "union_tag_invalid"}:
         allowed = str(context.get("expected") or context.get("expected_tags"))
         given = str(data.get(section, {}).get(name))
-        near = get_close_matches(given, [word.strip("' ") for word in allowed.replace(" or ", ",").split(",")], 1)
-        return "is not allowed", f"allowed: {allowed}" + (f"; did you mean {near[0]}?" if near else "")
+        near = get_close_matches(
+            given, [word.strip("' ") for word in allowed.replace(" or ", ",").split(",")], 1
+        )
+        return "is not allowed", f"allowed: {allowed}" + (
+            f"; did you mean {near[0]}?" if near else ""
+        )
     if kind == "path_not_file":
         return "is not a file", "name a PEM file that exists, or auto"
     message = str(error["msg"])
-    return f"is wrong: {message[:1].lower()}{message[1:]}", f"correct it ({PREFIX}… in the environment, or the file)"
+    return (
+        f"is wrong: {message[:1].lower()}{message[1:]}",
+        f"correct it ({PREFIX}… in the environment, or the file)",
+    )
 
 
 def _listed(names: Any) -> str:

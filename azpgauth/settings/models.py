@@ -302,7 +302,9 @@ class Settings(BaseModel):
     def _no_contradictions(self) -> Settings:
         for setting, message, action in _contradictions(self):
             raise PydanticCustomError(
-                "contradiction", "{message}", {"setting": setting, "message": message, "action": action}
+                "contradiction",
+                "{message}",
+                {"setting": setting, "message": message, "action": action},
             )
         return self
 
@@ -318,8 +320,10 @@ def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
             (
                 "server.sslmode",
                 f"{server.sslmode} could send the token in clear",
-                "use verify-full (the default), verify-ca or require; weaker modes are for "
-                "credential.kind password and none",
+                (
+                    "use verify-full (the default), verify-ca or require; weaker modes are for "
+                    "credential.kind password and none"
+                ),
             )
         )
     if not with_token and weak and not all(_is_local(host) for host in server.hosts):
@@ -327,8 +331,10 @@ def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
             (
                 "server.sslmode",
                 f"{server.sslmode} towards another machine sends everything in clear",
-                "use verify-full (the default), verify-ca or require; weaker modes are for "
-                "this machine's own addresses and sockets",
+                (
+                    "use verify-full (the default), verify-ca or require; weaker modes are for "
+                    "this machine's own addresses and sockets"
+                ),
             )
         )
     if with_token and any(host.startswith("/") for host in server.hosts):

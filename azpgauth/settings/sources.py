@@ -12,7 +12,12 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from dotenv import dotenv_values
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from azpgauth.errors import Problem
 from azpgauth.settings.models import SECTIONS
@@ -21,7 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["PREFIX", "Layer", "Value", "dotenv_layer", "environment_layer", "keyword_layer", "toml_layer"]
+__all__ = [
+    "PREFIX",
+    "Layer",
+    "Value",
+    "dotenv_layer",
+    "environment_layer",
+    "keyword_layer",
+    "toml_layer",
+]
 
 PREFIX = "AZPG_"
 
@@ -69,7 +82,9 @@ def variable(section: str, name: str) -> str:
     return f"{PREFIX}{section}_{name}".upper()
 
 
-_VARIABLES = {variable(section, name): (section, name) for section in SECTIONS for name in SECTIONS[section]}
+_VARIABLES = {
+    variable(section, name): (section, name) for section in SECTIONS for name in SECTIONS[section]
+}
 
 
 def keyword_layer(sections: Mapping[str, Mapping[str, Any]]) -> Layer:
@@ -129,10 +144,14 @@ def _variables(environ: Mapping[str, str], origin: str) -> Layer:
             section, setting = _VARIABLES[name.upper()]
             reason = "is empty"
             action = "give it a value, or remove it for the default"
-            layer.problems.append(Problem(f"{section}.{setting}", origin.format(name), reason, action))
+            layer.problems.append(
+                Problem(f"{section}.{setting}", origin.format(name), reason, action)
+            )
     source = EnvSettingsSource(_Names)
     source.env_vars = {
-        name.lower(): raw for name, raw in ours.items() if name.upper() in _VARIABLES and raw.strip()
+        name.lower(): raw
+        for name, raw in ours.items()
+        if name.upper() in _VARIABLES and raw.strip()
     }
     spelled = {name.upper(): name for name in ours}
     for section, fields in source().items():
