@@ -19,7 +19,7 @@ class FakeToken(NamedTuple):
 
     token: str
     expires_on: int
-    token_type: str = "Bearer"
+    token_type: str = "Bearer"  # noqa: S105 - a scheme, no secret
     refresh_on: int | None = None
 
 

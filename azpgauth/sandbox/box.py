@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from azpgauth.errors import AzpgauthError, MissingDriverError
-from azpgauth.sandbox.server import Server
+from azpgauth.sandbox.server import Server, new_folder
 
 try:
     from azpgauth.sandbox.authority import Authority
@@ -93,7 +91,7 @@ class Sandbox:
             self._stack.close()
 
     def _start(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="azpgauth-"))
+        folder = new_folder()
         self.server = Server(folder)
         self._stack.callback(self.server.stop)
         # RSA keys take a while to find: meanwhile the server starts.

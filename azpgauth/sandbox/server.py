@@ -12,6 +12,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 from azpgauth.errors import AzpgauthError, MissingDriverError
 from azpgauth.sandbox import wire
 
-__all__ = ["Server"]
+__all__ = ["Server", "new_folder"]
 
 _NOBODY = "nobody"
 
@@ -64,6 +65,13 @@ from
     pg_backend_pid() as pid,
     current_setting('azpgauth_sandbox.tls_version', true) as tls
 """
+
+
+def new_folder() -> Path:
+    """A new temporary folder, where the user that PostgreSQL will run as can reach it."""
+    usual = Path(tempfile.gettempdir())
+    reachable = os.geteuid() != 0 or _open_to_all(usual)
+    return Path(tempfile.mkdtemp(prefix="azpgauth-", dir=usual if reachable else "/tmp"))  # noqa: S108 - as root, TMPDIR may be root's alone; mkdtemp makes a private folder
 
 
 class Server:

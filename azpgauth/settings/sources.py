@@ -121,7 +121,9 @@ def toml_layer(path: Path) -> Layer:
     layer = Layer()
     for section, table in tables.items():
         if section not in SECTIONS:
-            layer.problems.append(_unknown(f"[{section}]", str(path), section, SECTIONS, "tables"))
+            layer.problems.append(
+                _unknown(f"[{section}]", f"{path}, [{section}]", section, SECTIONS, "tables")
+            )
         elif not isinstance(table, dict):
             reason = "is a value where a table is needed"
             action = f"write [{section}] on a line of its own, and the settings below it"

@@ -1,0 +1,126 @@
+"""The arrows between the modules, what an import loads, and which names are public."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import azpgauth
+
+PACKAGE = Path(azpgauth.__file__).parent
+
+DRIVERS = {"psycopg3"}
+ALLOWED = {
+    "__init__": {"errors", "factory", "settings"},
+    "__main__": {"cli"},
+    "errors": set(),
+    "tokens": set(),
+    "role": set(),
+    "tls": set(),
+    "diagnosis": set(),
+    "testing": set(),
+    "plan": {"tls"},
+    "login": {"tokens", "role"},
+    "settings": {"tls"},
+    "credentials": {"tokens", "settings"},
+    "factory": {"plan", "login", "tls", "credentials", "diagnosis", "settings", *DRIVERS},
+    "sandbox": {"credentials"},
+    "cli": {"__init__", "factory", "sandbox"},
+    **{driver: {"plan", "login"} for driver in DRIVERS},
+}
+THIRD_PARTY = {
+    "azure": {"credentials", "factory"},  # factory: for types only, see below
+    "psycopg": {"psycopg3"},
+    "psycopg_pool": {"psycopg3", "factory"},  # factory: for types only
+    "pydantic": {"settings"},
+    "click": {"cli"},
+    "cryptography": {"sandbox"},
+    "jwt": {"sandbox"},
+}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module == "azpgauth":
+                yield from (f"azpgauth.{name.name}" for name in node.names)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.name))
+def test_arrows_point_down(path):
+    part = part_of(path)
+    for module in imports(path):
+        root, _, rest = module.partition(".")
+        if root == "azpgauth" and rest:
+            other = rest.split(".")[0]
+            if (PACKAGE / f"{other}.py").exists() or (PACKAGE / other).is_dir():
+                assert other in ALLOWED[part] | {part, "errors"}, f"{part} imports {other}"
+        elif root in THIRD_PARTY:
+            assert part in THIRD_PARTY[root], f"{part} imports {root}"
+
+
+def test_every_module_has_its_place():
+    parts = {part_of(path) for path in PACKAGE.rglob("*.py")}
+    assert parts == set(ALLOWED)
+
+
+def test_importing_loads_nothing_heavy():
+    program = "import sys, azpgauth; print(*sys.modules)"
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    loaded = {name.split(".")[0] for name in out.stdout.split()}
+    assert "azpgauth" in loaded
+    heavy = {"psycopg", "psycopg2", "sqlalchemy", "asyncpg", "azure", "msal", "pydantic", "asyncio"}
+    assert not loaded & heavy
+
+
+def test_settings_load_without_azure():
+    program = (
+        "import sys; from azpgauth import load_settings, Settings;"
+        "load_settings(server={'host': 'h'}, database={'name': 'd'}); print(*sys.modules)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    assert not {"azure", "psycopg"} & {name.split(".")[0] for name in out.stdout.split()}
+
+
+def test_exported_names():
+    assert set(azpgauth.__all__) == {
+        "AzpgauthError",
+        "ConnectError",
+        "MissingDriverError",
+        "PoolTokenInfo",
+        "Problem",
+        "RoleError",
+        "Settings",
+        "SettingsError",
+        "TokenError",
+        "__version__",
+        "connect",
+        "connect_from_env",
+        "load_settings",
+        "token_info",
+    }
+    for name in azpgauth.__all__:
+        assert getattr(azpgauth, name) is not None
+    assert set(azpgauth.__all__) <= set(dir(azpgauth))
+    with pytest.raises(AttributeError, match="no attribute 'connnect'"):
+        azpgauth.connnect  # noqa: B018
+
+
+def test_modules_stay_one_idea():
+    long = {
+        p.name: n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 550
+    }
+    assert not long

@@ -1,0 +1,335 @@
+import asyncio
+import logging
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from azpgauth.errors import TokenError
+from azpgauth.testing import ManualClock
+from azpgauth.tokens import MARGIN, Token, TokenSource, backoff, decide, progress
+
+
+class Mint:
+    """Gives tokens, counts, and waits or fails when told to."""
+
+    def __init__(self, clock, lifetime=3600.0, refresh_in=None):
+        self.clock = clock
+        self.lifetime = lifetime
+        self.refresh_in = refresh_in
+        self.count = 0
+        self.error = None
+        self.go = threading.Event()
+        self.go.set()
+        self.same = None
+
+    def __call__(self) -> Token:
+        self.count += 1
+        number = self.count
+        assert self.go.wait(10)
+        if self.error:
+            raise self.error
+        if self.same:
+            return self.same
+        now = self.clock.time()
+        refresh_on = now + self.refresh_in if self.refresh_in else None
+        return Token(f"secret-{number}", now + self.lifetime, refresh_on, now)
+
+
+def eventually(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def mint(clock):
+    return Mint(clock)
+
+
+def source_of(mint, **options):
+    return TokenSource(mint, clock=mint.clock, jitter=lambda: 0.0, **options)
+
+
+@pytest.mark.parametrize(
+    ("left", "refresh_on", "not_before", "expected"),
+    [
+        (3600, None, 0, "use"),
+        (301, None, 0, "use"),
+        (300, None, 0, "use and renew"),
+        (300, None, 2000, "use"),
+        (30, None, 0, "use and renew"),
+        (29.9, None, 0, "fetch"),
+        (-1, None, 2000, "fetch"),
+        (3600, 999, 0, "use and renew"),
+        (3600, 1001, 0, "use"),
+    ],
+)
+def test_decisions(left, refresh_on, not_before, expected):
+    token = Token("secret", 1000 + left, refresh_on, fetched_at=0)
+    assert decide(token, 1000, not_before) == expected
+
+
+def test_without_a_token_one_is_fetched():
+    assert decide(None, 1000, 5000) == "fetch"
+
+
+@given(life=st.floats(30, 100_000), age=st.floats(0, 200_000), pause=st.floats(0, 100))
+def test_what_is_handed_out_lives_for_the_margin(life, age, pause):
+    token = Token("secret", life, None, 0)
+    if decide(token, age, pause) != "fetch":
+        assert life - age >= MARGIN
+
+
+@given(life=st.floats(31, 299))
+def test_a_short_life_does_not_mean_one_request_after_another(life):
+    token = Token("secret", life, None, 0)
+    assert token.renew_at() >= min(30, (life - MARGIN) / 2)
+    assert token.renew_at() <= life - MARGIN
+
+
+@given(failures=st.integers(1, 10_000), jitter=st.floats(0, 1))
+def test_backoff_is_capped_and_never_zero(failures, jitter):
+    assert 0.5 <= backoff(failures, jitter) <= 60
+
+
+def test_the_same_token_is_no_progress():
+    token = Token("secret", 1000, None, 0)
+    assert not progress(token, Token("secret", 2000, None, 0), 0, anew=True)
+    assert not progress(token, Token("other", 900, None, 0), 0, anew=False)
+    assert progress(token, Token("other", 900, None, 0), 0, anew=True)
+    assert progress(token, Token("other", 1100, None, 0), 0, anew=False)
+    assert progress(token, Token("other", 900, None, 0), 999, anew=False)
+
+
+def test_single_flight_over_threads_and_loops(mint):
+    source = source_of(mint)
+    mint.go.clear()
+
+    async def three():
+        return await asyncio.gather(*(source.aget() for _ in range(3)))
+
+    with ThreadPoolExecutor(40) as threads:
+        sync = [threads.submit(source.get) for _ in range(20)]
+        loops = [threads.submit(asyncio.run, three()) for _ in range(4)]
+        eventually(lambda: mint.count == 1)
+        mint.go.set()
+        values = {future.result(10)[0].value for future in sync}
+        values |= {token.value for loop in loops for token, _ in loop.result(10)}
+    assert values == {"secret-1"}
+    assert mint.count == 1
+
+
+def test_every_waiter_gets_the_error_and_the_next_asks_again(mint):
+    source = source_of(mint)
+    mint.go.clear()
+    mint.error = ValueError("no identity here")
+    with ThreadPoolExecutor(5) as threads:
+        waiting = [threads.submit(source.get) for _ in range(5)]
+        eventually(lambda: mint.count == 1)
+        mint.go.set()
+        errors = [future.exception(10) for future in waiting]
+    assert all("ValueError: no identity here" in str(error) for error in errors)
+    assert len({id(error) for error in errors}) == 5, "a shared error collects tracebacks"
+    mint.error = None
+    assert source.get()[0].value == f"secret-{mint.count}"
+
+
+def test_cached_or_fresh(mint):
+    source = source_of(mint)
+    assert [source.get()[1], source.get()[1]] == [True, False]
+    assert mint.count == 1
+
+
+def test_renewal_ahead_while_the_present_one_is_used(mint, clock):
+    source = source_of(mint)
+    source.get()
+    clock.advance(3300)
+    mint.go.clear()
+    assert source.get()[0].value == "secret-1"
+    assert source.get()[0].value == "secret-1"
+    eventually(lambda: mint.count == 2)
+    mint.go.set()
+    eventually(lambda: source.get()[0].value == "secret-2")
+    assert mint.count == 2
+
+
+def test_background_renews_though_nobody_connects(clock):
+    mint = Mint(clock, refresh_in=1800)
+    source = source_of(mint)
+    release = source.hold()
+    source.get()
+    for expected in (2, 3, 4):
+        clock.advance(1800)
+        eventually(lambda expected=expected: mint.count == expected)
+        eventually(lambda: source._flight is None)
+    release()
+    clock.advance(1800)
+    assert not [t for t in threading.enumerate() if t.name == "azpgauth-refresher"]
+    assert mint.count == 4
+
+
+def test_on_demand_has_no_thread(mint, clock):
+    source = source_of(mint, refresh="on-demand")
+    release = source.hold()
+    source.get()
+    assert not [t for t in threading.enumerate() if t.name == "azpgauth-refresher"]
+    release()
+
+
+def test_the_last_holder_ends_the_refresher(mint):
+    source = source_of(mint)
+    first, second = source.hold(), source.hold()
+    first()
+    first()
+    assert source._refresher is not None
+    second()
+    assert source._refresher is None
+
+
+def test_a_failed_renewal_keeps_the_last_good_token_and_backs_off(mint, clock, caplog):
+    source = source_of(mint)
+    source.get()
+    clock.advance(3300)
+    mint.error = RuntimeError("authority is down eyJhbGciOiJI.eyJzdWIi.c2ln")
+    with caplog.at_level(logging.WARNING, "azpgauth.tokens"):
+        assert source.get()[0].value == "secret-1"
+        eventually(lambda: source.info().failures == 1)
+        eventually(lambda: caplog.records)
+    assert "authority is down <token>" in caplog.text
+    for _ in range(5):
+        assert source.get()[0].value == "secret-1"
+    assert mint.count == 2, "it waits before it tries again"
+    clock.advance(0.6)
+    source.get()
+    eventually(lambda: mint.count == 3)
+    eventually(lambda: source._flight is None)
+    clock.advance(280)
+    with pytest.raises(TokenError, match="authority is down"):
+        source.get()
+
+
+def test_the_same_token_back_is_no_busy_loop(mint, clock):
+    source = source_of(mint)
+    token, _ = source.get()
+    mint.same = token
+    clock.advance(3300)
+    source.get()
+    eventually(lambda: mint.count == 2)
+    eventually(lambda: source._flight is None)
+    for _ in range(100):
+        source.get()
+    assert mint.count == 2
+
+
+def test_a_token_about_to_expire_is_not_handed_out(mint):
+    mint.lifetime = 29
+    with pytest.raises(TokenError, match="with 29 s left"):
+        source_of(mint).get()
+
+
+def test_a_caller_can_give_up_and_the_request_goes_on(mint):
+    source = source_of(mint)
+    mint.go.clear()
+    with pytest.raises(TokenError, match=r"within 0\.01 s"):
+        source.get(timeout=0.01)
+    with pytest.raises(TokenError, match=r"within 0\.01 s"):
+        asyncio.run(source.aget(timeout=0.01))
+    mint.go.set()
+    assert source.get()[0].value == "secret-1"
+
+
+def test_a_stuck_request_does_not_block_for_ever(mint, clock):
+    source = source_of(mint)
+    mint.go.clear()
+    with pytest.raises(TokenError):
+        source.get(timeout=0.01)
+    clock.advance(61)
+    with pytest.raises(TokenError):
+        source.get(timeout=0.01)
+    assert mint.count == 2
+    mint.go.set()
+    assert source.get()[0].value.startswith("secret-")
+
+
+def test_a_cancelled_task_leaves_the_request_to_others(mint):
+    source = source_of(mint)
+    mint.go.clear()
+
+    async def scenario():
+        one = asyncio.create_task(source.aget())
+        other = asyncio.create_task(source.aget())
+        await asyncio.sleep(0)
+        one.cancel()
+        await asyncio.gather(one, return_exceptions=True)
+        mint.go.set()
+        return (await other)[0].value
+
+    assert asyncio.run(scenario()) == "secret-1"
+
+
+def test_a_refused_token_is_replaced_once(mint, clock):
+    anew = Mint(clock)
+    anew.count = 100
+    source = source_of(mint, mint_anew=anew)
+    cached, _ = source.get()
+    other = source.instead_of(cached)
+    assert other is not None
+    assert other.value == "secret-101"
+    # The others who were refused with the old one take the new one.
+    assert source.instead_of(cached).value == "secret-101"
+    # A server that refuses everybody is not hammered.
+    assert source.instead_of(other) is None
+    assert anew.count == 101
+    # But a token that has proved good may be replaced again.
+    source.accepted(other)
+    assert asyncio.run(source.ainstead_of(other)).value == "secret-102"
+
+
+def test_no_replacement_when_the_same_token_comes_back_or_none(mint):
+    source = source_of(mint)
+    token, _ = source.get()
+    mint.same = token
+    assert source.instead_of(token) is None
+    mint.error = ValueError("down")
+    assert source.instead_of(token) is None
+    assert source.get()[0].value == token.value, "others may still be let in with it"
+
+
+def test_repr_has_no_token(mint):
+    source = source_of(mint)
+    token, _ = source.get()
+    assert "secret-1" not in f"{source!r} {token!r} {source.info()!r}"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_after_fork_neither_hangs_nor_asks_again(mint):
+    source = source_of(mint)
+    source.hold()
+    source.get()
+    mint.go.clear()
+    source._lock.acquire()  # as another thread may, in the moment of the fork
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            mint.go.set()
+            cached = source.get(timeout=5)[0].value == "secret-1"
+            source._token = None
+            fetched = source.get(timeout=5)[0].value == "secret-2"
+            status = 0 if cached and fetched else 2
+        finally:
+            os._exit(status)
+    source._lock.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
