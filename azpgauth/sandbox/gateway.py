@@ -163,20 +163,16 @@ class Gateway:
                 writer = await _start_tls(reader, writer, self._contexts[self.certificate])
                 self._writers.add(writer)
                 encrypted = True
-            elif code == wire.CANCEL:
-                _, upstream = await asyncio.open_unix_connection(self._server)
-                upstream.write(packet)
-                upstream.close()
-                return
             else:
                 break
         try:
-            answer = await self._sign_in(packet, reader, writer, encrypted=encrypted)
-            if answer is None:
-                await self._hand_over(packet, reader, writer)
-            else:
+            if code == wire.CANCEL:
+                await self._cancel(packet)
+            elif answer := await self._sign_in(packet, reader, writer, encrypted=encrypted):
                 writer.write(answer)
                 await writer.drain()
+            else:
+                await self._hand_over(packet, reader, writer)
         finally:
             self._writers.discard(writer)
             with contextlib.suppress(OSError):
@@ -216,6 +212,12 @@ class Gateway:
             return None
         self.refusals.append(refusal)
         return wire.error("28P01" if refusal.startswith("password") else "28000", refusal)
+
+    async def _cancel(self, packet: bytes) -> None:
+        from_server, to_server = await asyncio.open_unix_connection(self._server)
+        to_server.write(packet)
+        await from_server.read(-1)  # the server hangs up once it has done it
+        to_server.close()
 
     async def _hand_over(
         self, packet: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

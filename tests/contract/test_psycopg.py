@@ -37,6 +37,11 @@ def whole(error: BaseException) -> str:
             continue
         seen.add(id(exc))
         captured = traceback.TracebackException.from_exception(exc, capture_locals=True)
+        for link in (captured, captured.__cause__, captured.__context__):
+            if link is not None:  # pytest keeps parts of assertions in the tests' own locals
+                mine = [frame for frame in link.stack if frame.filename == __file__]
+                for frame in mine:
+                    link.stack.remove(frame)
         parts += ["".join(captured.format()), repr(exc), repr(vars(exc))]
         todo += [exc.__cause__, exc.__context__]
     return "\n".join(parts)

@@ -1,5 +1,6 @@
 """The sandbox itself: it can say no, and it leaves nothing behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -113,9 +114,20 @@ def environ(temporary, tmp_path):
     return {**keep, "TMPDIR": str(temporary), "HOME": str(tmp_path / "home")}
 
 
+@contextlib.contextmanager
+def started(*words, **options):
+    """A sandbox of the command line, which is ended if the test fails."""
+    with subprocess.Popen(command(*words), text=True, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+
+
 def left_of(temporary):
     """What is left: files, and processes that name the folder."""
-    done = subprocess.run(["/bin/ps", "-Ao", "args"], capture_output=True, text=True, check=True)
+    done = subprocess.run(["/bin/ps", "-wwAo", "args"], capture_output=True, text=True, check=True)
     processes = [line for line in done.stdout.splitlines() if f"{temporary}/" in line]
     return list(temporary.iterdir()), processes
 
@@ -152,9 +164,8 @@ def test_a_command_that_does_not_exist(tmp_path, temporary, environ):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_signal_leaves_nothing_behind(tmp_path, temporary, environ, how):
     env_file = tmp_path / "sandbox.env"
-    with subprocess.Popen(
-        command("--env-file", str(env_file)), env=environ, stderr=subprocess.PIPE, text=True
-    ) as process:
+    words = ("--env-file", str(env_file))
+    with started(*words, env=environ, stderr=subprocess.PIPE) as process:
         assert "The sandbox is up" in process.stderr.readline()
         assert "AZPG_SERVER_PORT=" in env_file.read_text()
         assert left_of(temporary)[1]
@@ -172,7 +183,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path, temporary, environ, how):
 
 
 def test_a_signal_while_it_starts(tmp_path, temporary, environ):
-    with subprocess.Popen(command(), env=environ, stdout=subprocess.DEVNULL) as process:
+    with started(env=environ, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 20
         while not list(temporary.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -188,9 +199,8 @@ def test_a_signal_is_passed_to_the_command(tmp_path, temporary, environ):
         "print('ready', flush=True)\n"
         "time.sleep(30)\n"  # ended by the signal
     )
-    with subprocess.Popen(
-        command("--", sys.executable, "-c", program), env=environ, stdout=subprocess.PIPE, text=True
-    ) as process:
+    words = ("--", sys.executable, "-c", program)
+    with started(*words, env=environ, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 9
