@@ -9,9 +9,11 @@ Names are loaded when they are first used: importing this package costs next to 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers know this name; typing itself would take half the import
 if TYPE_CHECKING:
+    from typing import Any
+
     from azpgauth.errors import (
         AzpgauthError,
         ConnectError,

@@ -270,6 +270,8 @@ async def _start_tls(
     await writer.drain()
     loop = asyncio.get_running_loop()
     protocol = writer.transport.get_protocol()
+    # Before the handshake: the client may hang up in the middle of it.
+    protocol._over_ssl = True  # type: ignore[attr-defined]  # noqa: SLF001
     transport = await loop.start_tls(
         writer.transport, protocol, context, server_side=True, ssl_handshake_timeout=10
     )
@@ -277,7 +279,6 @@ async def _start_tls(
         raise EOFError
     # Flow control of what is read from now on belongs to the new transport.
     reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001
-    protocol._over_ssl = True  # type: ignore[attr-defined]  # noqa: SLF001
     return asyncio.StreamWriter(transport, protocol, reader, loop)
 
 

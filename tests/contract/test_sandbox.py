@@ -110,7 +110,8 @@ def temporary():
 
 @pytest.fixture
 def environ(temporary, tmp_path):
-    keep = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    names = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
+    keep = {name: os.environ[name] for name in names if name in os.environ}
     return {**keep, "TMPDIR": str(temporary), "HOME": str(tmp_path / "home")}
 
 
