@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, Literal
 
 from azpgauth.errors import TokenError
@@ -120,6 +121,12 @@ def ask(credential: TokenCredential, scope: str) -> Token:
         answer = credential.get_token_info(scope)
     else:
         answer = credential.get_token(scope)
+    if iscoroutine(answer):
+        answer.close()
+        raise TokenError(
+            f"{type(credential).__name__} is an async credential; "
+            "pass the one of the same name from azure.identity"
+        )
     return Token(
         answer.token,
         float(answer.expires_on),

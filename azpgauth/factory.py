@@ -9,13 +9,14 @@ import time
 import weakref
 from dataclasses import dataclass
 from importlib import import_module
+from math import ceil
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from azpgauth.diagnosis import diagnose, retry_delay
 from azpgauth.errors import ConnectError, MissingDriverError, Problem, SettingsError
 from azpgauth.login import Login, StaticLogin, TokenLogin
 from azpgauth.plan import ConnectPlan, PoolLimits
-from azpgauth.settings.load import load_settings
+from azpgauth.settings.load import load_settings, sealed
 from azpgauth.settings.models import (
     SCOPES,
     PasswordSettings,
@@ -25,7 +26,7 @@ from azpgauth.settings.models import (
 from azpgauth.tls import Tls, default_roots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from azure.core.credentials import TokenCredential
     from psycopg_pool import ConnectionPool
@@ -65,7 +66,8 @@ def connect_from_env(
     if hasattr(credential, "get_token") or hasattr(credential, "get_token_info"):
         return connect(load_settings(**keywords), credential=credential, native=native)
     if credential is not None:
-        keywords["credential"] = credential
+        keywords = sealed({**keywords, "credential": credential})
+        del credential
     return connect(load_settings(**keywords), native=native)
 
 
@@ -104,9 +106,7 @@ def connect(
     # The request for the token is under way while the driver is imported.
     login.prefetch()
     driver = _driver(settings.driver.name)
-    pool: ConnectionPool[Any] = _proven(
-        lambda: driver.open_pool(plan, login, native), driver, plan, login
-    )
+    pool: ConnectionPool[Any] = _proven(driver, plan, login, native)
     _logins[pool] = login
     return pool
 
@@ -221,13 +221,14 @@ def _driver(name: str) -> Any:
         ) from exc
 
 
-def _proven(open_: Callable[[], Any], driver: Any, plan: ConnectPlan, login: Login) -> Any:
+def _proven(driver: Any, plan: ConnectPlan, login: Login, native: Mapping[str, Any] | None) -> Any:
     deadline = time.monotonic() + plan.connect_timeout
     attempt = 0
     while True:
         attempt += 1
         try:
-            return open_()
+            left = max(deadline - time.monotonic(), 1)
+            return driver.open_pool(plan, login, native, timeout=ceil(left))
         except driver.ERRORS as exc:
             # Its traceback's frames are the driver's; see _explain.
             error = exc.with_traceback(None)

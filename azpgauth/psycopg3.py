@@ -106,7 +106,11 @@ class SignedInConnection(_SignIn, psycopg.Connection[Any]):  # type: ignore[misc
 
 
 def open_pool(
-    plan: ConnectPlan, login: Login, native: Mapping[str, Any] | None = None
+    plan: ConnectPlan,
+    login: Login,
+    native: Mapping[str, Any] | None = None,
+    *,
+    timeout: int | None = None,
 ) -> psycopg_pool.ConnectionPool[Any]:
     """An open pool with one connection made and proven.
 
@@ -114,6 +118,7 @@ def open_pool(
         plan: Where to connect.
         login: What to sign in with.
         native: Arguments of psycopg's own: those of `ConnectionPool`, and those of `connect`.
+        timeout: Seconds for the first connection, if it shall have less than those to come.
 
     Raises:
         psycopg.Error: The first connection failed; one attempt is made.
@@ -124,7 +129,8 @@ def open_pool(
     configure = for_pool.pop("configure", None)
     keywords = {**plan.libpq(pq.version()), **for_connection, "login": login}
 
-    conn = connection_class.connect(**keywords)
+    timeout = plan.connect_timeout if timeout is None else timeout
+    conn = connection_class.connect(**{**keywords, "connect_timeout": timeout})
     try:
         if configure is not None:
             # Here rather than by a worker of the pool, where an error would end in a log line.

@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from azpgauth.errors import Problem, SettingsError
-from azpgauth.settings.models import SECTIONS, Settings, kinds_with
+from azpgauth.settings.models import SECRETS, SECTIONS, Settings, kinds_with
 from azpgauth.settings.sources import (
     PREFIX,
     Layer,
@@ -25,9 +25,8 @@ from azpgauth.settings.sources import (
 if TYPE_CHECKING:
     import os
 
-__all__ = ["load_settings"]
+__all__ = ["load_settings", "sealed"]
 
-_SECRETS = {"password"}
 _KEYWORDS = {"config", "env_file", *SECTIONS}
 
 
@@ -57,24 +56,48 @@ def load_settings(
     Example:
         >>> load_settings(server={"port": 6432})  # doctest: +SKIP
     """
+    sections = sealed(sections)
     layers = [
         _keywords(sections),
         environment_layer(),
         _file(env_file, ".env", dotenv_layer, "env_file"),
         _file(config, "azpgauth.toml", toml_layer, "config"),
     ]
+    settings, problems = _checked(layers)
+    if settings is None or problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _checked(layers: list[Layer]) -> tuple[Settings | None, list[Problem]]:
+    """The settings, or what is wrong. Raw values stay in this frame, out of any traceback."""
     problems = [problem for layer in layers for problem in layer.problems]
     merged = _merge(layers)
     data: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for (section, name), (winner, *_) in merged.items():
         data[section][name] = winner.raw
     try:
-        settings = Settings.model_validate(data)
+        return Settings.model_validate(data), problems
     except ValidationError as exc:
-        problems += _translated(exc, data, merged)
-    if problems:
-        raise SettingsError(problems)
-    return settings
+        return None, problems + _translated(exc, data, merged)
+
+
+def sealed(sections: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of a call with their secrets wrapped.
+
+    Whoever takes such arguments binds them to this at once: then a traceback that shows locals
+    does not show the secrets.
+    """
+    credential = sections.get("credential")
+    if not isinstance(credential, Mapping):
+        return sections
+    return {
+        **sections,
+        "credential": {
+            name: SecretStr(value) if name in SECRETS and isinstance(value, str) else value
+            for name, value in credential.items()
+        },
+    }
 
 
 def _keywords(sections: Mapping[str, Any]) -> Layer:
@@ -150,7 +173,7 @@ def _translated(
         )
         raw = data.get(section, {}).get(name)
         reason, action = _reason(error, section, name, data)
-        shown = "" if values is None or name in _SECRETS else f"{raw!r} "
+        shown = "" if values is None or name in SECRETS else f"{raw!r} "
         problems.append(Problem(f"{section}.{name}", origin, shown + reason, action))
     return problems
 

@@ -24,6 +24,7 @@ from azpgauth.tls import ENCRYPTING
 
 __all__ = [
     "SCOPES",
+    "SECRETS",
     "SECTIONS",
     "CredentialSettings",
     "DatabaseSettings",
@@ -375,3 +376,6 @@ SECTIONS: dict[str, frozenset[str]] = {
     "credential": frozenset(name for model in _KINDS.values() for name in model.model_fields),
 }
 """The fields of each section; for credential, those of all kinds."""
+
+SECRETS: frozenset[str] = frozenset({"password"})
+"""The fields of credential whose values no message may show."""

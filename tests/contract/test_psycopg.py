@@ -288,6 +288,15 @@ def test_a_credential_of_the_program_lives_as_long_as_its_pool(box):
         assert conn.execute("select current_user").fetchone() == ("sandbox-app",)
 
 
+def test_an_async_credential_is_told_as_such(box):
+    class OfAnEventLoop(FakeCredential):
+        async def get_token(self, *scopes, **_):
+            return super().get_token(*scopes)
+
+    with pytest.raises(TokenError, match="OfAnEventLoop is an async credential"):
+        connect_from_env(credential=OfAnEventLoop())
+
+
 def test_a_service_principal_needs_the_role_named(box):
     principal = Identity("sp-role", kind="service-principal")
     box.create_role(principal)

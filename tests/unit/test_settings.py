@@ -1,5 +1,6 @@
 import pickle
 import re
+import traceback
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,16 @@ def test_local_passwords(monkeypatch, good):
     settings = load_settings()
     assert settings.credential.password.get_secret_value() == "hunter2"
     assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+def test_secrets_in_keywords_are_not_in_a_tracebacks_locals(good):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(credential={"kind": "pasword", "password": "hunter2"})
+    frames = traceback.StackSummary.extract(
+        traceback.walk_tb(caught.tb.tb_next), capture_locals=True
+    )
+    assert "hunter2" not in repr([(frame.name, frame.locals) for frame in frames])
+    assert caught.value.__context__ is None
 
 
 def test_an_error_survives_pickling():
