@@ -23,7 +23,14 @@ if TYPE_CHECKING:
         SettingsError,
         TokenError,
     )
-    from azpgauth.factory import PoolTokenInfo, connect, connect_from_env, token_info
+    from azpgauth.factory import (
+        PoolTokenInfo,
+        aconnect,
+        aconnect_from_env,
+        connect,
+        connect_from_env,
+        token_info,
+    )
     from azpgauth.settings import Settings, load_settings
 
 __version__ = "0.1.0"
@@ -39,6 +46,8 @@ __all__ = [
     "SettingsError",
     "TokenError",
     "__version__",
+    "aconnect",
+    "aconnect_from_env",
     "connect",
     "connect_from_env",
     "load_settings",
@@ -55,7 +64,14 @@ _HOMES = {
         "SettingsError",
         "TokenError",
     ),
-    "azpgauth.factory": ("PoolTokenInfo", "connect", "connect_from_env", "token_info"),
+    "azpgauth.factory": (
+        "PoolTokenInfo",
+        "aconnect",
+        "aconnect_from_env",
+        "connect",
+        "connect_from_env",
+        "token_info",
+    ),
     "azpgauth.settings": ("Settings", "load_settings"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -5,12 +5,13 @@ The only place where all parts meet, and where a failed connect is explained.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import weakref
 from dataclasses import dataclass
 from importlib import import_module
 from math import ceil
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from azpgauth.diagnosis import diagnose, retry_delay
 from azpgauth.errors import ConnectError, MissingDriverError, Problem, SettingsError
@@ -26,12 +27,41 @@ from azpgauth.settings.models import (
 from azpgauth.tls import Tls, default_roots
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Generator, Mapping
+    from typing import TypeGuard
 
     from azure.core.credentials import TokenCredential
-    from psycopg_pool import ConnectionPool
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-__all__ = ["PoolTokenInfo", "connect", "connect_from_env", "token_info"]
+__all__ = [
+    "Opening",
+    "PoolTokenInfo",
+    "aconnect",
+    "aconnect_from_env",
+    "connect",
+    "connect_from_env",
+    "token_info",
+]
+
+
+@overload
+def connect_from_env(
+    *,
+    driver: Literal["psycopg"] = ...,
+    credential: TokenCredential | Mapping[str, Any] | None = None,
+    native: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> ConnectionPool[Any]: ...
+
+
+@overload
+def connect_from_env(
+    *,
+    driver: Literal["psycopg-async"],
+    credential: TokenCredential | Mapping[str, Any] | None = None,
+    native: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> AsyncConnectionPool[Any]: ...
 
 
 def connect_from_env(
@@ -39,7 +69,7 @@ def connect_from_env(
     credential: TokenCredential | Mapping[str, Any] | None = None,
     native: Mapping[str, Any] | None = None,
     **keywords: Any,
-) -> ConnectionPool[Any]:
+) -> Any:
     """Read the settings, sign in, and return an open pool of the driver's own kind.
 
     Args:
@@ -49,7 +79,9 @@ def connect_from_env(
         **keywords: As for `load_settings`.
 
     Returns:
-        A `psycopg_pool.ConnectionPool` with one connection made and proven.
+        For driver psycopg, an open `psycopg_pool.ConnectionPool` with one connection proven. For
+        psycopg-async, a `psycopg_pool.AsyncConnectionPool` to be opened on its event loop;
+        `aconnect_from_env` gives it open and proven.
 
     Raises:
         SettingsError: The settings hold mistakes.
@@ -63,7 +95,7 @@ def connect_from_env(
         ...     with pool.connection() as conn:
         ...         conn.execute("select current_user").fetchone()
     """
-    if hasattr(credential, "get_token") or hasattr(credential, "get_token_info"):
+    if _is_credential(credential):
         return connect(load_settings(**keywords), credential=credential, native=native)
     if credential is not None:
         keywords = sealed({**keywords, "credential": credential})
@@ -106,9 +138,132 @@ def connect(
     # The request for the token is under way while the driver is imported.
     login.prefetch()
     driver = _driver(settings.driver.name)
-    pool: ConnectionPool[Any] = _proven(driver, plan, login, native)
+    pool: Any
+    if settings.driver.name in _ASYNC:
+        pool = driver.unopened_async_pool(plan, login, native)
+    else:
+        pool = _proven(driver, plan, login, native)
     _logins[pool] = login
-    return pool
+    return pool  # type: ignore[no-any-return]  # which driver is known at run time only
+
+
+def aconnect_from_env(
+    *,
+    credential: TokenCredential | Mapping[str, Any] | None = None,
+    native: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> Opening:
+    """As `connect_from_env`, for an async driver: to be awaited, or entered with `async with`.
+
+    Nothing of it holds the event loop up: files, certificates, imports and tokens are waited for
+    on threads.
+
+    Args:
+        credential: As for `connect_from_env`.
+        native: Arguments for the driver's own constructor.
+        **keywords: As for `load_settings`.
+
+    Returns:
+        An awaitable that gives an open `psycopg_pool.AsyncConnectionPool` with one connection
+        proven; as an async context manager, it also closes the pool.
+
+    Raises:
+        SettingsError: As for `connect_from_env`, like all others there.
+
+    Example:
+        >>> async with aconnect_from_env(driver="psycopg-async") as pool:  # doctest: +SKIP
+        ...     async with pool.connection() as conn:
+        ...         await conn.execute("select 1")
+    """
+    if _is_credential(credential):
+        passed = credential
+    else:
+        passed = None
+        if credential is not None:
+            keywords["credential"] = credential
+    keywords = sealed(keywords)
+    del credential
+    return Opening(lambda: load_settings(**keywords), passed, native)
+
+
+def aconnect(
+    settings: Settings,
+    *,
+    credential: TokenCredential | None = None,
+    native: Mapping[str, Any] | None = None,
+) -> Opening:
+    """As `connect`, for an async driver: to be awaited, or entered with `async with`.
+
+    Args:
+        settings: From `load_settings`, or made by the program.
+        credential: A credential object to use instead of the one the settings name.
+        native: Arguments for the driver's own constructor.
+
+    Returns:
+        As `aconnect_from_env`.
+
+    Raises:
+        SettingsError: As for `connect`, like all others there.
+
+    Example:
+        >>> pool = await aconnect(settings)  # doctest: +SKIP
+    """
+    return Opening(lambda: settings, credential, native)
+
+
+class Opening:
+    """A pool about to be opened: await it for the pool, or enter it to have it closed too."""
+
+    def __init__(
+        self,
+        load: Callable[[], Settings],
+        credential: TokenCredential | None,
+        native: Mapping[str, Any] | None,
+    ) -> None:
+        self._load = load
+        self._credential = credential
+        self._native = native
+        self._pool: AsyncConnectionPool[Any] | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncConnectionPool[Any]]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncConnectionPool[Any]:
+        self._pool = await self._open()
+        return self._pool
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def _open(self) -> AsyncConnectionPool[Any]:
+        driver, plan, login = await asyncio.to_thread(self._prepare)
+        pool: AsyncConnectionPool[Any] = await _aproven(driver, plan, login, self._native)
+        _logins[pool] = login
+        return pool
+
+    def _prepare(self) -> tuple[Any, ConnectPlan, Login]:
+        settings = self._load()
+        name = settings.driver.name
+        if name not in _ASYNC:
+            raise SettingsError(
+                [
+                    Problem(
+                        "driver.name",
+                        "the settings given to aconnect or aconnect_from_env",
+                        f"{name} is not an async driver",
+                        f"set it to {' or '.join(_ASYNC)}, or use connect or connect_from_env",
+                    )
+                ]
+            )
+        plan = _plan(settings)
+        login = _login(settings, self._credential)
+        login.prefetch()
+        return _driver(name), plan, login
+
+
+def _is_credential(value: object) -> TypeGuard[TokenCredential]:
+    return hasattr(value, "get_token") or hasattr(value, "get_token_info")
 
 
 @dataclass(frozen=True)
@@ -205,8 +360,14 @@ def _login(settings: Settings, passed: TokenCredential | None) -> Login:
     )
 
 
-_MODULES = {"psycopg": ("azpgauth.psycopg3", "psycopg")}
+_MODULES = {
+    "psycopg": ("azpgauth.psycopg3", "psycopg"),
+    "psycopg-async": ("azpgauth.psycopg3", "psycopg"),
+}
 """For each driver, its module here and the extra that installs it."""
+
+
+_ASYNC = ("psycopg-async",)
 
 
 def _driver(name: str) -> Any:
@@ -232,12 +393,30 @@ def _proven(driver: Any, plan: ConnectPlan, login: Login, native: Mapping[str, A
         except driver.ERRORS as exc:
             # Its traceback's frames are the driver's; see _explain.
             error = exc.with_traceback(None)
-        delay = None
-        if diagnose(str(error)).passing:
-            delay = retry_delay(attempt, deadline - time.monotonic())
-        if delay is None:
-            _explain(error, plan, login, attempt)
-        time.sleep(delay)
+        time.sleep(_pause(error, attempt, deadline) or _explain(error, plan, login, attempt))
+
+
+async def _aproven(
+    driver: Any, plan: ConnectPlan, login: Login, native: Mapping[str, Any] | None
+) -> Any:
+    deadline = time.monotonic() + plan.connect_timeout
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            left = max(deadline - time.monotonic(), 1)
+            return await driver.open_async_pool(plan, login, native, timeout=ceil(left))
+        except driver.ERRORS as exc:
+            error = exc.with_traceback(None)
+        pause = _pause(error, attempt, deadline) or _explain(error, plan, login, attempt)
+        await asyncio.sleep(pause)
+
+
+def _pause(error: BaseException, attempt: int, deadline: float) -> float | None:
+    """Seconds until the next attempt; None if it would change nothing, or come too late."""
+    if not diagnose(str(error)).passing:
+        return None
+    return retry_delay(attempt, deadline - time.monotonic())
 
 
 def _explain(error: BaseException, plan: ConnectPlan, login: Login, attempts: int) -> NoReturn:

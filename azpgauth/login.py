@@ -16,6 +16,7 @@ from azpgauth.role import claims_of, no_role, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from azpgauth.tokens import Token, TokenSource
 
@@ -143,6 +144,7 @@ class TokenLogin:
     ) -> None:
         self.source = source
         self._owner = owner
+        self._ahead: Future[Token | TokenError] | None = None
         self._explicit = role
         self._fallback = fallback
         self._timeout = timeout
@@ -160,6 +162,7 @@ class TokenLogin:
     def grant(self) -> Grant:
         """The present token and its role."""
         token, fresh = self.source.get(self._timeout)
+        fresh = self._came_ahead(token) or fresh
         role = self._role_at_once(token)
         if role is None:
             role = self._role_from(token, self._fallback_token())
@@ -168,6 +171,7 @@ class TokenLogin:
     async def agrant(self) -> Grant:
         """The present token and its role."""
         token, fresh = await self.source.aget(self._timeout)
+        fresh = self._came_ahead(token) or fresh
         role = self._role_at_once(token)
         if role is None:
             role = self._role_from(token, await self._afallback_token())
@@ -193,11 +197,16 @@ class TokenLogin:
 
     def prefetch(self) -> None:
         """Begin to fetch the token."""
-        self.source.prefetch()
+        self._ahead = self.source.prefetch()
 
     def hold(self) -> Callable[[], None]:
         """Keep the token fresh until the returned function is called."""
         return self.source.hold()
+
+    def _came_ahead(self, token: Token) -> bool:
+        """Whether this is what `prefetch` asked for: then it is as fresh as if asked for now."""
+        ahead, self._ahead = self._ahead, None
+        return ahead is not None and ahead.done() and ahead.result() is token
 
     def _role_at_once(self, token: Token) -> str | None:
         if self._explicit is not None:

@@ -231,9 +231,14 @@ class TokenSource:
 
     # -- asking ----------------------------------------------------------------------------
 
-    def prefetch(self) -> None:
-        """Start a request if one is needed, and do not wait for it."""
-        self._ask()
+    def prefetch(self) -> Future[_Answer] | None:
+        """Start a request if one is needed, and do not wait for it.
+
+        Returns:
+            What the request will bring; None if there is a token to use already.
+        """
+        answer = self._ask()
+        return None if isinstance(answer, Token) else answer
 
     def get(self, timeout: float | None = None) -> tuple[Token, bool]:
         """The present token, or a new one.

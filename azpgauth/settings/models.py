@@ -183,7 +183,7 @@ class DatabaseSettings(_Section):
 class DriverSettings(_Section):
     """Which driver."""
 
-    name: Literal["psycopg"] = Field("psycopg", description="The driver.")
+    name: Literal["psycopg", "psycopg-async"] = Field("psycopg", description="The driver.")
 
 
 class PoolSettings(_Section):

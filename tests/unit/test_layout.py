@@ -107,6 +107,8 @@ def test_exported_names():
         "SettingsError",
         "TokenError",
         "__version__",
+        "aconnect",
+        "aconnect_from_env",
         "connect",
         "connect_from_env",
         "load_settings",
