@@ -12,7 +12,6 @@ from pydantic import SecretStr, ValidationError
 from azpgauth.errors import Problem, SettingsError
 from azpgauth.settings.models import SECRETS, SECTIONS, Settings, kinds_with
 from azpgauth.settings.sources import (
-    PREFIX,
     Layer,
     Value,
     dotenv_layer,
@@ -210,7 +209,7 @@ def _reason(
     message = str(error["msg"])
     return (
         f"is wrong: {message[:1].lower()}{message[1:]}",
-        f"correct it ({PREFIX}… in the environment, or the file)",
+        "correct it there",
     )
 
 

@@ -65,7 +65,7 @@ def _hosts(value: object) -> object:
     elif isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
         names = [name.strip() for name in value]
     else:
-        return value  # for pydantic to refuse
+        raise PydanticCustomError("host", "is not a name, nor a list of names")
     for name in names:
         _check_host(name)
     return names[0] if len(names) == 1 else tuple(names)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -104,12 +105,19 @@ def environment_layer() -> Layer:
 
 def dotenv_layer(path: Path) -> Layer:
     """One `.env` file; only its `AZPG_*` are looked at, and nothing is exported."""
-    # encoding: Windows editors like to begin a file with a byte order mark.
+    # utf-8-sig: Windows editors like to begin a file with a byte order mark.
     try:
-        found = dotenv_values(path, encoding="utf-8-sig", interpolate=False)
+        bindings = list(parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))))
     except (OSError, UnicodeDecodeError) as exc:
         return Layer(problems=[_unreadable(path, exc)])
-    return _variables({name: value or "" for name, value in found.items()}, f"{path}, {{}}")
+    found = {binding.key: binding.value or "" for binding in bindings if binding.key}
+    layer = _variables(found, f"{path}, {{}}")
+    for binding in bindings:
+        if binding.error:  # its text may hold a secret
+            reason, action = "cannot be read", "write NAME=value, or quote the value"
+            where = f"{path}, line {binding.original.line}"
+            layer.problems.append(Problem(str(path), where, reason, action))
+    return layer
 
 
 def toml_layer(path: Path) -> Layer:
@@ -174,7 +182,7 @@ def _put(layer: Layer, section: str, name: str, raw: object, origin: str, shown:
 def _unknown(
     shown: str, origin: str, name: str, known: Mapping[str, Any] | frozenset[str], what: str
 ) -> Problem:
-    near = get_close_matches(name, sorted(known), 1, 0.6)
+    near = get_close_matches(str(name), sorted(known), 1, 0.6)
     names = ", ".join(sorted(known))
     action = f"did you mean {near[0]}?" if near else f"{what} that exist: {names}"
     return Problem(shown, origin, "there is no such setting", action)

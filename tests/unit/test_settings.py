@@ -162,6 +162,22 @@ def test_a_file_that_cannot_be_read_is_a_mistake(good):
         load_settings(config="nowhere.toml")
 
 
+def test_a_line_that_cannot_be_read_is_a_mistake_and_is_not_shown(good):
+    Path(".env").write_text("\ufeffAZPG_SERVER_PORT=6432\n=hunter2\nAZPG_POOL_TIMEOUT='5\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    report = str(caught.value)
+    assert ".env, line 2" in report
+    assert ".env, line 3" in report
+    assert "hunter2" not in report
+
+
+def test_keywords_of_any_kind(good):
+    with pytest.raises(SettingsError, match="is not a name") as caught:
+        load_settings(server={"host": 5, 7: 8}, database=None)
+    assert len(caught.value.problems) == 3
+
+
 def test_local_passwords(monkeypatch, good):
     monkeypatch.setenv("AZPG_SERVER_HOST", "127.0.0.1")
     monkeypatch.setenv("AZPG_SERVER_SSLMODE", "disable")
