@@ -27,10 +27,13 @@ if TYPE_CHECKING:
         PoolTokenInfo,
         aconnect,
         aconnect_from_env,
+        aconnection_from_env,
         connect,
         connect_from_env,
+        connection_from_env,
         token_info,
     )
+    from azpgauth.opening import closing
     from azpgauth.settings import Settings, load_settings
 
 __version__ = "0.1.0"
@@ -48,8 +51,11 @@ __all__ = [
     "__version__",
     "aconnect",
     "aconnect_from_env",
+    "aconnection_from_env",
+    "closing",
     "connect",
     "connect_from_env",
+    "connection_from_env",
     "load_settings",
     "token_info",
 ]
@@ -68,10 +74,13 @@ _HOMES = {
         "PoolTokenInfo",
         "aconnect",
         "aconnect_from_env",
+        "aconnection_from_env",
         "connect",
         "connect_from_env",
+        "connection_from_env",
         "token_info",
     ),
+    "azpgauth.opening": ("closing",),
     "azpgauth.settings": ("Settings", "load_settings"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

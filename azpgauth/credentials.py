@@ -7,27 +7,21 @@ The only module that imports azure.identity, and only when a token is needed. On
 from __future__ import annotations
 
 import threading
-import time
-import weakref
-from inspect import iscoroutine
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from azpgauth import passed
 from azpgauth.errors import TokenError
-from azpgauth.tokens import Token, TokenSource
+from azpgauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from azure.core.credentials import TokenCredential
 
+    from azpgauth.schedule import Token
     from azpgauth.settings.models import TokenCredentialSettings
 
-__all__ = ["MANAGEMENT_SCOPE", "forget", "source_for", "source_of"]
-
-MANAGEMENT_SCOPE = "https://management.azure.com/.default"
-"""A token of this scope names the identity where the database's token does not."""
-
-Refresh = Literal["background", "on-demand"]
+__all__ = ["forget", "source_for"]
 
 
 def source_for(settings: TokenCredentialSettings, scope: str) -> TokenSource:
@@ -51,44 +45,15 @@ def source_for(settings: TokenCredentialSettings, scope: str) -> TokenSource:
     return source
 
 
-def source_of(credential: TokenCredential, scope: str, refresh: Refresh) -> TokenSource:
-    """The process's source of tokens for a credential that the program made.
-
-    It is kept as long as the credential lives, and knows it weakly: whoever asks must hold it.
-
-    Args:
-        credential: Any object with azure-core's `get_token`.
-        scope: The scope to ask for.
-        refresh: When to renew; what the first caller says holds for all.
-    """
-    key = id(credential)  # credentials need not be hashable
-    with _lock:
-        known = _passed.get(key)
-        if known is None or known[0]() is not credential:
-            try:
-                reference = weakref.ref(credential, lambda _: _passed.pop(key, None))
-            except TypeError:  # a class with slots: then each pool has a source of its own
-                return TokenSource(lambda: ask(credential, scope), refresh=refresh)
-            known = _passed[key] = (reference, {})
-        reference, sources = known
-        source = sources.get(scope)
-        if source is None:
-            source = sources[scope] = TokenSource(
-                lambda: _ask_weakly(reference, scope), refresh=refresh
-            )
-    return source
-
-
 def forget() -> None:
     """Forget all tokens and credentials, so that the next pool starts afresh. For tests."""
     with _lock:
         _identities.clear()
-        _passed.clear()
+    passed.forget()
 
 
-_lock = threading.RLock()  # reentrant: a weak reference may die while it is held
+_lock = threading.Lock()
 _identities: dict[TokenCredentialSettings, _Identity] = {}
-_passed: dict[int, tuple[weakref.ref[TokenCredential], dict[str, TokenSource]]] = {}
 
 
 class _Identity:
@@ -103,40 +68,7 @@ class _Identity:
         credential = None if anew else self._credential
         if credential is None:
             credential = self._credential = build(self._settings)
-        return ask(credential, scope)
-
-
-def _ask_weakly(reference: weakref.ref[TokenCredential], scope: str) -> Token:
-    credential = reference()
-    if credential is None:
-        raise TokenError("the credential object that this pool was opened with is gone")
-    return ask(credential, scope)
-
-
-def ask(credential: TokenCredential, scope: str) -> Token:
-    """Ask a credential for a token, with the time at which it wants it renewed."""
-    # get_token() would drop refresh_on.
-    answer: Any
-    if hasattr(credential, "get_token_info"):
-        answer = credential.get_token_info(scope)
-    else:
-        answer = credential.get_token(scope)
-    if iscoroutine(answer):
-        answer.close()
-        raise TokenError(
-            f"{type(credential).__name__} is an async credential; "
-            "pass the one of the same name from azure.identity"
-        )
-    return Token(
-        answer.token,
-        float(answer.expires_on),
-        _seconds(getattr(answer, "refresh_on", None)),
-        fetched_at=time.time(),
-    )
-
-
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else float(value)
+        return passed.ask(credential, scope)
 
 
 def build(settings: TokenCredentialSettings) -> TokenCredential:

@@ -138,7 +138,10 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis("the server is starting or stopping", "try again in a moment", passing=True),
     ),
     (
-        r"connection refused|no route to host|network is unreachable|host is down",
+        (
+            r"connection refused|connect call failed|no route to host|network is unreachable"
+            r"|host is down"
+        ),
         Diagnosis(
             "nothing answers there",
             "check server.port (AZPG_SERVER_PORT), the server's state and its firewall",

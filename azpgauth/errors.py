@@ -5,9 +5,12 @@
      ├── MissingDriverError   run the pip command in the message (also an ImportError)
      ├── TokenError           Microsoft Entra ID gave no token: look at the credential
      ├── RoleError            the token names no PostgreSQL role: set database.user
-     └── ConnectError         no connection at start-up; the cause is the driver's error
+     ├── ConnectError         no connection at start-up; the cause is the driver's error
+     ├── CredentialValueError        a drop-in class was given no credential it can use
+     └── EntraConnectionValueError   a drop-in class got no token, no role, or unsafe TLS
 
-Errors of a driver on later connections of a pool are the driver's own.
+Errors of a driver on later connections of a pool are the driver's own. Programs moved from
+azure-postgresql-auth find its other names at the end of this module.
 """
 
 from __future__ import annotations
@@ -20,12 +23,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AzpgauthError",
+    "AzurePgEntraError",
     "ConnectError",
+    "CredentialValueError",
+    "EntraConnectionValueError",
     "MissingDriverError",
     "Problem",
     "RoleError",
+    "ScopePermissionError",
     "SettingsError",
+    "TokenDecodeError",
     "TokenError",
+    "UsernameExtractionError",
+    "missing_driver",
 ]
 
 
@@ -76,6 +86,14 @@ class MissingDriverError(AzpgauthError, ImportError):
     """A package that is needed here is not installed; the message has the pip command."""
 
 
+def missing_driver(extra: str, exc: ImportError) -> MissingDriverError:
+    """The error for a failed import of a driver, with the extra that installs it."""
+    return MissingDriverError(
+        f"this needs packages that are not installed ({exc}); run: pip install 'azpgauth[{extra}]'",
+        name=exc.name,
+    )
+
+
 class TokenError(AzpgauthError):
     """Microsoft Entra ID gave no token, or not in time."""
 
@@ -86,3 +104,17 @@ class RoleError(AzpgauthError):
 
 class ConnectError(AzpgauthError):
     """No connection at start-up: says where to, as whom, why, and what to do."""
+
+
+class CredentialValueError(AzpgauthError, ValueError):
+    """A drop-in class was given no credential, or one that it cannot use."""
+
+
+class EntraConnectionValueError(AzpgauthError, ValueError):
+    """A drop-in class got no token or no role, or was asked to send the token unprotected."""
+
+
+# The names under which azure-postgresql-auth's users catch the same things.
+AzurePgEntraError = AzpgauthError
+ScopePermissionError = TokenError
+TokenDecodeError = UsernameExtractionError = RoleError

@@ -1,87 +1,108 @@
-"""connect…: from settings to a plan and a login, and to the driver's own pool.
+"""connect…: from settings to a plan and a login, and to the driver's own pool or connection.
 
-The only place where all parts meet, and where a failed connect is explained.
+The only place where all parts meet.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
 from dataclasses import dataclass
-from importlib import import_module
-from math import ceil
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
-from azpgauth.diagnosis import diagnose, retry_delay
-from azpgauth.errors import ConnectError, MissingDriverError, Problem, SettingsError
+from azpgauth.clouds import CLOUDS, MANAGEMENT_SCOPE
+from azpgauth.errors import Problem, SettingsError, TokenError
 from azpgauth.login import Login, StaticLogin, TokenLogin
+from azpgauth.opening import ASYNC_DRIVERS, Opening, Prepared
+from azpgauth.passed import is_async, is_credential, source_of
 from azpgauth.plan import ConnectPlan, PoolLimits
 from azpgauth.settings.load import load_settings, sealed
-from azpgauth.settings.models import (
-    SCOPES,
-    PasswordSettings,
-    Settings,
-    TokenCredentialSettings,
-)
-from azpgauth.tls import Tls, default_roots
+from azpgauth.settings.models import PasswordSettings, Settings, TokenCredentialSettings
+from azpgauth.tls import Roots, Tls, default_roots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
-    from typing import TypeGuard
+    from collections.abc import Mapping
 
+    import asyncpg
+    import psycopg
+    import sqlalchemy
     from azure.core.credentials import TokenCredential
+    from azure.core.credentials_async import AsyncTokenCredential
+    from psycopg2 import extensions
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from typing_extensions import Unpack
+
+    from azpgauth.psycopg2 import ConnectionPool as Psycopg2Pool
+
+    Credential: TypeAlias = TokenCredential | AsyncTokenCredential
 
 __all__ = [
-    "Opening",
     "PoolTokenInfo",
     "aconnect",
     "aconnect_from_env",
+    "aconnection_from_env",
     "connect",
     "connect_from_env",
+    "connection_from_env",
     "token_info",
 ]
 
 
+class _Keywords(TypedDict, total=False):
+    """What all `…_from_env` take besides `driver`."""
+
+    credential: Credential | Mapping[str, Any] | None
+    native: Mapping[str, Any] | None
+    config: str | None
+    env_file: str | None
+    server: Mapping[str, Any]
+    database: Mapping[str, Any]
+    pool: Mapping[str, Any]
+
+
 @overload
 def connect_from_env(
-    *,
-    driver: Literal["psycopg"] = ...,
-    credential: TokenCredential | Mapping[str, Any] | None = None,
-    native: Mapping[str, Any] | None = None,
-    **keywords: Any,
+    *, driver: Literal["psycopg"] = ..., **keywords: Unpack[_Keywords]
 ) -> ConnectionPool[Any]: ...
-
-
 @overload
 def connect_from_env(
-    *,
-    driver: Literal["psycopg-async"],
-    credential: TokenCredential | Mapping[str, Any] | None = None,
-    native: Mapping[str, Any] | None = None,
-    **keywords: Any,
+    *, driver: Literal["psycopg-async"], **keywords: Unpack[_Keywords]
 ) -> AsyncConnectionPool[Any]: ...
-
-
+@overload
 def connect_from_env(
-    *,
-    credential: TokenCredential | Mapping[str, Any] | None = None,
-    native: Mapping[str, Any] | None = None,
-    **keywords: Any,
-) -> Any:
-    """Read the settings, sign in, and return an open pool of the driver's own kind.
+    *, driver: Literal["psycopg2"], **keywords: Unpack[_Keywords]
+) -> Psycopg2Pool: ...
+@overload
+def connect_from_env(
+    *, driver: Literal["sqlalchemy"], **keywords: Unpack[_Keywords]
+) -> sqlalchemy.Engine: ...
+@overload
+def connect_from_env(
+    *, driver: Literal["sqlalchemy-async"], **keywords: Unpack[_Keywords]
+) -> AsyncEngine: ...
+@overload
+def connect_from_env(
+    *, driver: Literal["asyncpg"], **keywords: Unpack[_Keywords]
+) -> asyncpg.Pool: ...
+@overload
+def connect_from_env(*, driver: str | Mapping[str, Any], **keywords: Unpack[_Keywords]) -> Any: ...
+
+
+def connect_from_env(**keywords: Any) -> Any:
+    """Read the settings, sign in, and return an open pool or engine of the driver's own kind.
 
     Args:
-        credential: The section of that name as a mapping, or a credential object (anything with
-            azure-core's `get_token`) to use instead of the one the settings name.
-        native: Arguments for the driver's own constructor.
-        **keywords: As for `load_settings`.
+        **keywords: As for `load_settings`, with two more. `credential` is the section of that
+            name as a mapping, or a credential object (anything with azure-core's `get_token`) to
+            use instead of the one the settings name. `native` is a mapping of arguments for the
+            driver's own constructor.
 
     Returns:
-        For driver psycopg, an open `psycopg_pool.ConnectionPool` with one connection proven. For
-        psycopg-async, a `psycopg_pool.AsyncConnectionPool` to be opened on its event loop;
-        `aconnect_from_env` gives it open and proven.
+        With one connection proven: a `psycopg_pool.ConnectionPool`, a
+        `psycopg2.pool.ThreadedConnectionPool` or a `sqlalchemy.Engine`. For an async driver its
+        pool or engine unopened, to be opened on its event loop; `aconnect_from_env` gives it open
+        and proven.
 
     Raises:
         SettingsError: The settings hold mistakes.
@@ -95,21 +116,17 @@ def connect_from_env(
         ...     with pool.connection() as conn:
         ...         conn.execute("select current_user").fetchone()
     """
-    if _is_credential(credential):
-        return connect(load_settings(**keywords), credential=credential, native=native)
-    if credential is not None:
-        keywords = sealed({**keywords, "credential": credential})
-        del credential
-    return connect(load_settings(**keywords), native=native)
+    keywords = sealed(keywords)
+    return _pool(_from_env(keywords))
 
 
 def connect(
     settings: Settings,
     *,
-    credential: TokenCredential | None = None,
+    credential: Credential | None = None,
     native: Mapping[str, Any] | None = None,
-) -> ConnectionPool[Any]:
-    """Sign in with these settings, and return an open pool of the driver's own kind.
+) -> Any:
+    """Sign in with these settings, and return an open pool or engine of the driver's own kind.
 
     A mistake that waiting does not mend is told at once; what may pass (a refused port, a server
     that is starting) is tried again for `server.connect_timeout` seconds.
@@ -120,7 +137,7 @@ def connect(
         native: Arguments for the driver's own constructor, such as `configure` or `row_factory`.
 
     Returns:
-        A `psycopg_pool.ConnectionPool` with one connection made and proven.
+        As `connect_from_env`.
 
     Raises:
         SettingsError: `native` has a key that azpgauth owns, or that the driver does not know.
@@ -133,70 +150,112 @@ def connect(
         >>> settings = load_settings(driver="psycopg")  # doctest: +SKIP
         >>> pool = connect(settings)  # doctest: +SKIP
     """
-    plan = _plan(settings)
-    login = _login(settings, credential)
-    # The request for the token is under way while the driver is imported.
-    login.prefetch()
-    driver = _driver(settings.driver.name)
-    pool: Any
-    if settings.driver.name in _ASYNC:
-        pool = driver.unopened_async_pool(plan, login, native)
-    else:
-        pool = _proven(driver, plan, login, native)
-    _logins[pool] = login
-    return pool  # type: ignore[no-any-return]  # which driver is known at run time only
+    return _pool(_prepared(settings, credential, native))
 
 
-def aconnect_from_env(
-    *,
-    credential: TokenCredential | Mapping[str, Any] | None = None,
-    native: Mapping[str, Any] | None = None,
-    **keywords: Any,
-) -> Opening:
-    """As `connect_from_env`, for an async driver: to be awaited, or entered with `async with`.
+@overload
+def connection_from_env(
+    *, driver: Literal["psycopg"] = ..., **keywords: Unpack[_Keywords]
+) -> psycopg.Connection[Any]: ...
+@overload
+def connection_from_env(
+    *, driver: Literal["psycopg2"], **keywords: Unpack[_Keywords]
+) -> extensions.connection: ...
+@overload
+def connection_from_env(
+    *, driver: Literal["sqlalchemy"], **keywords: Unpack[_Keywords]
+) -> sqlalchemy.Connection: ...
+@overload
+def connection_from_env(
+    *, driver: str | Mapping[str, Any], **keywords: Unpack[_Keywords]
+) -> Any: ...
 
-    Nothing of it holds the event loop up: files, certificates, imports and tokens are waited for
-    on threads.
+
+def connection_from_env(**keywords: Any) -> Any:
+    """Read the settings, sign in, and return one connection: for migrations, notebooks, cron.
 
     Args:
-        credential: As for `connect_from_env`.
-        native: Arguments for the driver's own constructor.
-        **keywords: As for `load_settings`.
+        **keywords: As for `connect_from_env`.
 
     Returns:
-        An awaitable that gives an open `psycopg_pool.AsyncConnectionPool` with one connection
-        proven; as an async context manager, it also closes the pool.
+        The driver's own connection: a `psycopg.Connection`, psycopg2's connection or a
+        `sqlalchemy.Connection`.
 
     Raises:
         SettingsError: As for `connect_from_env`, like all others there.
 
     Example:
-        >>> async with aconnect_from_env(driver="psycopg-async") as pool:  # doctest: +SKIP
-        ...     async with pool.connection() as conn:
-        ...         await conn.execute("select 1")
+        >>> with connection_from_env() as conn:  # doctest: +SKIP
+        ...     conn.execute("vacuum")
     """
-    if _is_credential(credential):
-        passed = credential
-    else:
-        passed = None
-        if credential is not None:
-            keywords["credential"] = credential
     keywords = sealed(keywords)
-    del credential
-    return Opening(lambda: load_settings(**keywords), passed, native)
+    prepared = _from_env(keywords)
+    if prepared.driver in ASYNC_DRIVERS:
+        raise _wrong_driver(prepared.driver, "connection_from_env", "aconnection_from_env")
+    conn = prepared.opened("connect")
+    _opened(conn, prepared)
+    return conn
+
+
+@overload
+def aconnect_from_env(
+    *, driver: Literal["psycopg-async"] = ..., **keywords: Unpack[_Keywords]
+) -> Opening[AsyncConnectionPool[Any]]: ...
+@overload
+def aconnect_from_env(
+    *, driver: Literal["sqlalchemy-async"], **keywords: Unpack[_Keywords]
+) -> Opening[AsyncEngine]: ...
+@overload
+def aconnect_from_env(
+    *, driver: Literal["asyncpg"], **keywords: Unpack[_Keywords]
+) -> Opening[asyncpg.Pool]: ...
+@overload
+def aconnect_from_env(
+    *, driver: str | Mapping[str, Any], **keywords: Unpack[_Keywords]
+) -> Opening[Any]: ...
+
+
+def aconnect_from_env(**keywords: Any) -> Opening[Any]:
+    """As `connect_from_env`, for an async driver: to be awaited, or entered with `async with`.
+
+    Nothing of it holds the event loop up: files, certificates, imports and tokens are waited for
+    on threads. If the settings name no driver, it is psycopg-async.
+
+    Args:
+        **keywords: As for `connect_from_env`. A credential object may be an async one.
+
+    Returns:
+        An awaitable that gives the open pool or engine with one connection proven: a
+        `psycopg_pool.AsyncConnectionPool`, an `AsyncEngine` or an `asyncpg.Pool`. As an async
+        context manager, it also closes it.
+
+    Raises:
+        SettingsError: As for `connect_from_env`, like all others there.
+
+    Example:
+        >>> async with aconnect_from_env(driver="asyncpg") as pool:  # doctest: +SKIP
+        ...     await pool.fetchval("select current_user")
+    """
+    keywords = sealed(keywords)
+    return Opening(
+        lambda: _on_loop(_from_env(keywords, on_loop=True), "aconnect_from_env"),
+        "aopen_pool",
+        _opened,
+    )
 
 
 def aconnect(
     settings: Settings,
     *,
-    credential: TokenCredential | None = None,
+    credential: Credential | None = None,
     native: Mapping[str, Any] | None = None,
-) -> Opening:
+) -> Opening[Any]:
     """As `connect`, for an async driver: to be awaited, or entered with `async with`.
 
     Args:
         settings: From `load_settings`, or made by the program.
-        credential: A credential object to use instead of the one the settings name.
+        credential: A credential object to use instead of the one the settings name; it may be an
+            async one, of this event loop.
         native: Arguments for the driver's own constructor.
 
     Returns:
@@ -208,62 +267,54 @@ def aconnect(
     Example:
         >>> pool = await aconnect(settings)  # doctest: +SKIP
     """
-    return Opening(lambda: settings, credential, native)
+    return Opening(
+        lambda: _on_loop(_prepared(settings, credential, native, on_loop=True), "aconnect"),
+        "aopen_pool",
+        _opened,
+    )
 
 
-class Opening:
-    """A pool about to be opened: await it for the pool, or enter it to have it closed too."""
-
-    def __init__(
-        self,
-        load: Callable[[], Settings],
-        credential: TokenCredential | None,
-        native: Mapping[str, Any] | None,
-    ) -> None:
-        self._load = load
-        self._credential = credential
-        self._native = native
-        self._pool: AsyncConnectionPool[Any] | None = None
-
-    def __await__(self) -> Generator[Any, None, AsyncConnectionPool[Any]]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> AsyncConnectionPool[Any]:
-        self._pool = await self._open()
-        return self._pool
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._pool is not None:
-            await self._pool.close()
-
-    async def _open(self) -> AsyncConnectionPool[Any]:
-        driver, plan, login = await asyncio.to_thread(self._prepare)
-        pool: AsyncConnectionPool[Any] = await _aproven(driver, plan, login, self._native)
-        _logins[pool] = login
-        return pool
-
-    def _prepare(self) -> tuple[Any, ConnectPlan, Login]:
-        settings = self._load()
-        name = settings.driver.name
-        if name not in _ASYNC:
-            raise SettingsError(
-                [
-                    Problem(
-                        "driver.name",
-                        "the settings given to aconnect or aconnect_from_env",
-                        f"{name} is not an async driver",
-                        f"set it to {' or '.join(_ASYNC)}, or use connect or connect_from_env",
-                    )
-                ]
-            )
-        plan = _plan(settings)
-        login = _login(settings, self._credential)
-        login.prefetch()
-        return _driver(name), plan, login
+@overload
+def aconnection_from_env(
+    *, driver: Literal["psycopg-async"] = ..., **keywords: Unpack[_Keywords]
+) -> Opening[psycopg.AsyncConnection[Any]]: ...
+@overload
+def aconnection_from_env(
+    *, driver: Literal["sqlalchemy-async"], **keywords: Unpack[_Keywords]
+) -> Opening[AsyncConnection]: ...
+@overload
+def aconnection_from_env(
+    *, driver: Literal["asyncpg"], **keywords: Unpack[_Keywords]
+) -> Opening[asyncpg.Connection]: ...
+@overload
+def aconnection_from_env(
+    *, driver: str | Mapping[str, Any], **keywords: Unpack[_Keywords]
+) -> Opening[Any]: ...
 
 
-def _is_credential(value: object) -> TypeGuard[TokenCredential]:
-    return hasattr(value, "get_token") or hasattr(value, "get_token_info")
+def aconnection_from_env(**keywords: Any) -> Opening[Any]:
+    """As `connection_from_env`, for an async driver: to be awaited, or entered with `async with`.
+
+    Args:
+        **keywords: As for `connect_from_env`.
+
+    Returns:
+        An awaitable that gives a `psycopg.AsyncConnection`, SQLAlchemy's `AsyncConnection` or an
+        `asyncpg.Connection`; as an async context manager, it also closes it.
+
+    Raises:
+        SettingsError: As for `connect_from_env`, like all others there.
+
+    Example:
+        >>> async with aconnection_from_env(driver="asyncpg") as conn:  # doctest: +SKIP
+        ...     await conn.add_listener("orders", print)
+    """
+    keywords = sealed(keywords)
+    return Opening(
+        lambda: _on_loop(_from_env(keywords, on_loop=True), "aconnection_from_env"),
+        "aconnect",
+        _opened,
+    )
 
 
 @dataclass(frozen=True)
@@ -312,9 +363,94 @@ def token_info(pool: object) -> PoolTokenInfo:
 _logins: weakref.WeakKeyDictionary[object, Login] = weakref.WeakKeyDictionary()
 
 
+def _opened(pool: object, prepared: Prepared) -> None:
+    _logins[pool] = prepared.login
+
+
+def _pool(prepared: Prepared) -> Any:
+    """The pool that `connect` returns."""
+    if prepared.driver not in ASYNC_DRIVERS:
+        pool = prepared.opened("open_pool")
+    else:
+        if prepared.driver == "asyncpg":
+            _need_loop()
+        pool = prepared.unopened()
+    _opened(pool, prepared)
+    return pool
+
+
+def _need_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise SettingsError(
+            [
+                Problem(
+                    "driver.name",
+                    "the settings given to connect or connect_from_env",
+                    "asyncpg makes its pool on a running event loop only, and there is none",
+                    "call it inside a coroutine, best as: await aconnect_from_env() or aconnect()",
+                )
+            ]
+        ) from None
+
+
+def _on_loop(prepared: Prepared, function: str) -> Prepared:
+    """Refuse a sync driver where an async one is needed."""
+    if prepared.driver not in ASYNC_DRIVERS:
+        raise _wrong_driver(prepared.driver, function, function[1:])
+    return prepared
+
+
+def _wrong_driver(driver: str, function: str, other: str) -> SettingsError:
+    kind = "a sync" if driver in ASYNC_DRIVERS else "an async"
+    fitting = "one that is not async" if driver in ASYNC_DRIVERS else " or ".join(ASYNC_DRIVERS)
+    return SettingsError(
+        [
+            Problem(
+                "driver.name",
+                f"the settings given to {function}",
+                f"{driver} is not {kind} driver",
+                f"set it to {fitting}, or use {other}",
+            )
+        ]
+    )
+
+
+def _from_env(keywords: dict[str, Any], *, on_loop: bool = False) -> Prepared:
+    keywords = dict(keywords)
+    native = keywords.pop("native", None)
+    credential = keywords.get("credential")
+    if credential is None or is_credential(credential):
+        keywords.pop("credential", None)
+    else:
+        credential = None
+    return _prepared(load_settings(**keywords), credential, native, on_loop=on_loop)
+
+
+def _prepared(
+    settings: Settings,
+    credential: Credential | None,
+    native: Mapping[str, Any] | None,
+    *,
+    on_loop: bool = False,
+) -> Prepared:
+    driver = settings.driver.name
+    if on_loop and "name" not in settings.driver.model_fields_set:
+        driver = "psycopg-async"
+    if credential is not None and driver not in ASYNC_DRIVERS and is_async(credential):
+        raise TokenError(
+            f"{type(credential).__name__} is an async credential; "
+            "pass the one of the same name from azure.identity"
+        )
+    options = {"dialect": settings.driver.dialect} if driver.startswith("sqlalchemy") else {}
+    return Prepared(driver, _plan(settings), _login(settings, credential), native, options)
+
+
 def _plan(settings: Settings) -> ConnectPlan:
     server, pool = settings.server, settings.pool
-    roots = str(server.sslrootcert) if server.sslrootcert is not None else default_roots()
+    named = server.sslrootcert
+    roots = default_roots(server.hosts) if named is None else Roots(str(named))
     return ConnectPlan(
         hosts=server.hosts,
         port=server.port,
@@ -326,7 +462,7 @@ def _plan(settings: Settings) -> ConnectPlan:
     )
 
 
-def _login(settings: Settings, passed: TokenCredential | None) -> Login:
+def _login(settings: Settings, passed: Credential | None) -> Login:
     wanted = settings.credential
     role = settings.database.user
     if not isinstance(wanted, TokenCredentialSettings):
@@ -346,9 +482,9 @@ def _login(settings: Settings, passed: TokenCredential | None) -> Login:
         )
         return StaticLogin(role or "", password)
     # azure.identity is imported by the first request, on its own thread.
-    from azpgauth.credentials import MANAGEMENT_SCOPE, source_for, source_of
+    from azpgauth.credentials import source_for
 
-    scope = wanted.scope or SCOPES[settings.server.cloud_name]
+    scope = wanted.scope or CLOUDS[settings.server.cloud_name].scope
     if passed is not None:
         source = source_of(passed, scope, wanted.refresh)
         fallback = source_of(passed, MANAGEMENT_SCOPE, "on-demand")
@@ -358,81 +494,3 @@ def _login(settings: Settings, passed: TokenCredential | None) -> Login:
     return TokenLogin(
         source, role=role, fallback=fallback, timeout=settings.pool.timeout, owner=passed
     )
-
-
-_MODULES = {
-    "psycopg": ("azpgauth.psycopg3", "psycopg"),
-    "psycopg-async": ("azpgauth.psycopg3", "psycopg"),
-}
-"""For each driver, its module here and the extra that installs it."""
-
-
-_ASYNC = ("psycopg-async",)
-
-
-def _driver(name: str) -> Any:
-    module, extra = _MODULES[name]
-    try:
-        return import_module(module)
-    except ImportError as exc:
-        raise MissingDriverError(
-            f"driver.name {name} needs packages that are not installed ({exc}); "
-            f"run: pip install 'azpgauth[{extra}]'",
-            name=exc.name,
-        ) from exc
-
-
-def _proven(driver: Any, plan: ConnectPlan, login: Login, native: Mapping[str, Any] | None) -> Any:
-    deadline = time.monotonic() + plan.connect_timeout
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            left = max(deadline - time.monotonic(), 1)
-            return driver.open_pool(plan, login, native, timeout=ceil(left))
-        except driver.ERRORS as exc:
-            # Its traceback's frames are the driver's; see _explain.
-            error = exc.with_traceback(None)
-        time.sleep(_pause(error, attempt, deadline) or _explain(error, plan, login, attempt))
-
-
-async def _aproven(
-    driver: Any, plan: ConnectPlan, login: Login, native: Mapping[str, Any] | None
-) -> Any:
-    deadline = time.monotonic() + plan.connect_timeout
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            left = max(deadline - time.monotonic(), 1)
-            return await driver.open_async_pool(plan, login, native, timeout=ceil(left))
-        except driver.ERRORS as exc:
-            error = exc.with_traceback(None)
-        pause = _pause(error, attempt, deadline) or _explain(error, plan, login, attempt)
-        await asyncio.sleep(pause)
-
-
-def _pause(error: BaseException, attempt: int, deadline: float) -> float | None:
-    """Seconds until the next attempt; None if it would change nothing, or come too late."""
-    if not diagnose(str(error)).passing:
-        return None
-    return retry_delay(attempt, deadline - time.monotonic())
-
-
-def _explain(error: BaseException, plan: ConnectPlan, login: Login, attempts: int) -> NoReturn:
-    """Raise what a failed connect means, with the driver's error as its cause.
-
-    That one comes without its traceback, whose frames hold the password.
-    """
-    diagnosis = diagnose(str(error))
-    role = f' as role "{login.role}"' if login.role else ""
-    tried = f" ({attempts} attempts)" if attempts > 1 else ""
-    lines = [
-        (
-            f'cannot connect to database "{plan.database}" at {plan.where}{role}{tried}: '
-            f"{str(error).strip()}"
-        )
-    ]
-    if diagnosis.cause:
-        lines += [f"cause: {diagnosis.cause}", f"to do: {diagnosis.remedy}"]
-    raise ConnectError("\n  ".join(lines)) from error

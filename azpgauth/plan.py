@@ -1,4 +1,4 @@
-"""ConnectPlan: all that stays the same for a pool's life, in no driver's terms. Frozen."""
+"""ConnectPlan: all that stays the same for a pool's life, for any driver. Frozen."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from azpgauth.errors import Problem, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from azpgauth.tls import Tls
 
@@ -79,19 +80,7 @@ class ConnectPlan:
         Raises:
             SettingsError: `PGSERVICE` is set, which cannot be pinned.
         """
-        if "PGSERVICE" in (os.environ if environ is None else environ):
-            raise SettingsError(
-                [
-                    Problem(
-                        "PGSERVICE",
-                        "environment variable PGSERVICE",
-                        "libpq would read connection parameters from this service, "
-                        "behind the settings",
-                        "unset PGSERVICE for this program, and put what the service says into "
-                        "azpgauth's own settings",
-                    )
-                ]
-            )
+        _refuse_service(environ)
         pinned: dict[str, str | int] = {
             "host": ",".join(self.hosts),
             "hostaddr": "",
@@ -123,3 +112,38 @@ class ConnectPlan:
         if version >= 170000:
             pinned |= {"sslnegotiation": "postgres"}
         return pinned
+
+    def asyncpg(self, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The keywords of a connection for asyncpg, without role, password and TLS.
+
+        Args:
+            environ: The environment, `os.environ` if not given.
+
+        Raises:
+            SettingsError: `PGSERVICE` is set, which cannot be pinned.
+        """
+        _refuse_service(environ)
+        return {
+            "host": list(self.hosts),
+            "port": [self.port] * len(self.hosts),
+            "database": self.database,
+            "timeout": float(self.connect_timeout * len(self.hosts)),
+            "direct_tls": False,
+            "target_session_attrs": "any",
+            "server_settings": {"application_name": self.application_name},
+        }
+
+
+def _refuse_service(environ: Mapping[str, str] | None) -> None:
+    if "PGSERVICE" in (os.environ if environ is None else environ):
+        raise SettingsError(
+            [
+                Problem(
+                    "PGSERVICE",
+                    "environment variable PGSERVICE",
+                    "connection parameters would be read from this service, behind the settings",
+                    "unset PGSERVICE for this program, and put what the service says into "
+                    "azpgauth's own settings",
+                )
+            ]
+        )

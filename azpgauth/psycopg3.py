@@ -1,39 +1,53 @@
-"""psycopg 3: pools whose connections sign in afresh, each with the token of its moment."""
+"""psycopg 3: pools and connections that sign in afresh, each with the token of its moment."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import weakref
 from collections import deque
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import psycopg
-import psycopg_pool
-from psycopg import pq
+from azpgauth.dropin import Entry, entry_of
+from azpgauth.errors import missing_driver
+from azpgauth.native import OWNED_BY_LIBPQ, check_native
+from azpgauth.signin import Hold, asign_in, refuse_proactor, sign_in
 
-from azpgauth.errors import Problem, SettingsError
+try:
+    import psycopg
+    import psycopg_pool
+    from psycopg import pq
+    from psycopg.conninfo import conninfo_to_dict
+except ImportError as exc:
+    raise missing_driver("psycopg", exc) from exc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from typing_extensions import Self
 
-    from azpgauth.login import Login
+    from azpgauth.login import Grant, Login
     from azpgauth.plan import ConnectPlan
+    from azpgauth.tls import Tls
 
-__all__ = ["ERRORS", "open_async_pool", "open_pool", "unopened_async_pool"]
+__all__ = [
+    "ERRORS",
+    "AsyncEntraConnection",
+    "EntraConnection",
+    "aconnect",
+    "aopen_pool",
+    "connect",
+    "open_pool",
+    "unopened_pool",
+]
 
 ERRORS = (psycopg.Error,)
 """What a failed connect raises."""
 
-_OWNED = frozenset(
-    {"conninfo", "kwargs", "open", "min_size", "max_size", "timeout", "max_lifetime", "max_idle"}
-    | {"host", "hostaddr", "port", "dbname", "user", "password", "passfile", "service"}
-    | {"connect_timeout", "application_name", "gssencmode", "channel_binding", "require_auth"}
-    | {"requirepeer", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcertmode"}
-    | {"sslcrl", "sslcrldir", "sslsni", "sslnegotiation"}
-    | {"ssl_min_protocol_version", "ssl_max_protocol_version", "login", "first"}
+_OWNED = (
+    OWNED_BY_LIBPQ
+    | {"conninfo", "kwargs", "open", "min_size", "max_size", "timeout"}
+    | {"max_lifetime", "max_idle", "login", "tls", "first"}
 )
 
 
@@ -42,32 +56,66 @@ class _SignIn:
 
     @classmethod
     def connect(
-        cls, conninfo: str = "", *, login: Login, first: _First | None = None, **kwargs: Any
+        cls,
+        conninfo: str = "",
+        *,
+        login: Login,
+        tls: Tls,
+        first: _First | None = None,
+        **kwargs: Any,
     ) -> Self:
         """Sign in, once more with another token if the server refuses a cached one."""
         if first is not None and (ready := first.take()) is not None:
             return ready  # type: ignore[no-any-return]
-        grant = login.grant()
-        while True:
-            try:
-                conn = super().connect(  # type: ignore[misc]
-                    conninfo, user=grant.role, password=grant.password, **kwargs
-                )
-            except psycopg.Error as exc:
-                # A new one of its kind: this one's frames and libpq connection hold the token.
-                error = type(exc)(*exc.args)
-            except BaseException as exc:  # noqa: BLE001 - raised again
-                raise exc.with_traceback(None) from None
-            else:
-                login.accepted(grant)
-                return conn  # type: ignore[no-any-return]
-            again = login.regrant(grant, str(error))
-            if again is None:
-                raise error
-            grant = again
+        connect: Callable[..., Self] = super().connect  # type: ignore[misc]
+        return sign_in(
+            login,
+            tls.roots,
+            lambda grant, trusted: connect(
+                conninfo,
+                user=grant.role,
+                password=grant.password,
+                **{**kwargs, **tls.libpq(trusted)},
+            ),
+        )
 
 
-_C = TypeVar("_C", bound="psycopg.Connection[Any]")
+class _AsyncSignIn:
+    """As `_SignIn`, for connections of an event loop."""
+
+    @classmethod
+    async def connect(
+        cls,
+        conninfo: str = "",
+        *,
+        login: Login,
+        tls: Tls,
+        first: _First | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Sign in, once more with another token if the server refuses a cached one."""
+        if first is not None and (ready := first.take()) is not None:
+            return ready  # type: ignore[no-any-return]
+        refuse_proactor(asyncio.get_running_loop())
+        connect: Callable[..., Awaitable[Self]] = super().connect  # type: ignore[misc]
+        return await asign_in(
+            login,
+            tls.roots,
+            lambda grant, trusted: connect(
+                conninfo,
+                user=grant.role,
+                password=grant.password,
+                **{**kwargs, **tls.libpq(trusted)},
+            ),
+        )
+
+
+class SignedInConnection(_SignIn, psycopg.Connection[Any]):  # type: ignore[misc]
+    """A connection that azpgauth opened."""
+
+
+class SignedInAsyncConnection(_AsyncSignIn, psycopg.AsyncConnection[Any]):  # type: ignore[misc]
+    """A connection that azpgauth opened, of an event loop."""
 
 
 class _First:
@@ -85,83 +133,47 @@ class _First:
         except IndexError:
             return None
 
-    def close(self) -> None:
-        conn = self.take()
-        if conn is not None:
-            conn.close()
+
+_C = TypeVar("_C", bound="psycopg.Connection[Any]")
 
 
 class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
-    """A pool that tells when it closes."""
+    """A pool that holds its login while it is open."""
 
-    on_close: Callable[[], None] | None = None
+    hold: Hold
+    first: _First
+
+    def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        super().open(wait, timeout)
+        self.hold.start()
 
     def close(self, timeout: float = 5.0) -> None:
         try:
             super().close(timeout)
         finally:
-            if self.on_close is not None:
-                self.on_close()
-
-
-class _AsyncSignIn:
-    """As `_SignIn`, for connections of an event loop."""
-
-    @classmethod
-    async def connect(
-        cls, conninfo: str = "", *, login: Login, first: _First | None = None, **kwargs: Any
-    ) -> Self:
-        """Sign in, once more with another token if the server refuses a cached one."""
-        if first is not None and (ready := first.take()) is not None:
-            return ready  # type: ignore[no-any-return]
-        grant = await login.agrant()
-        while True:
-            try:
-                conn = await super().connect(  # type: ignore[misc]
-                    conninfo, user=grant.role, password=grant.password, **kwargs
-                )
-            except psycopg.Error as exc:
-                error = type(exc)(*exc.args)
-            except BaseException as exc:  # noqa: BLE001 - raised again
-                raise exc.with_traceback(None) from None
-            else:
-                login.accepted(grant)
-                return conn  # type: ignore[no-any-return]
-            again = await login.aregrant(grant, str(error))
-            if again is None:
-                raise error
-            grant = again
+            self.hold.end()
+            if (unused := self.first.take()) is not None:
+                unused.close()
 
 
 class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
     """A pool that holds its login while it is open."""
 
-    login: Login
+    hold: Hold
     first: _First
-    release: Callable[[], None] | None = None
 
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        refuse_proactor(asyncio.get_running_loop())
         await super().open(wait, timeout)
-        if self.release is None:
-            self.release = self.login.hold()
-            weakref.finalize(self, self.release).atexit = False
+        self.hold.start()
 
     async def close(self, timeout: float = 5.0) -> None:
         try:
             await super().close(timeout)
         finally:
-            if self.release is not None:
-                self.release()
+            self.hold.end()
             if (unused := self.first.take()) is not None:
                 await unused.close()
-
-
-class SignedInAsyncConnection(_AsyncSignIn, psycopg.AsyncConnection[Any]):  # type: ignore[misc]
-    """The connection of an async pool that azpgauth made."""
-
-
-class SignedInConnection(_SignIn, psycopg.Connection[Any]):  # type: ignore[misc]
-    """The connection of a pool that azpgauth opened."""
 
 
 def open_pool(
@@ -184,12 +196,10 @@ def open_pool(
         SettingsError: `native` has a key that is unknown or that azpgauth owns.
     """
     for_pool, for_connection = _split(native or {})
-    connection_class = _signed_in(for_pool.pop("connection_class", psycopg.Connection))
     configure = for_pool.pop("configure", None)
-    keywords = {**plan.libpq(pq.version()), **for_connection, "login": login}
-
-    timeout = plan.connect_timeout if timeout is None else timeout
-    conn = connection_class.connect(**{**keywords, "connect_timeout": timeout})
+    connection_class = _signed_in(for_pool.pop("connection_class", psycopg.Connection))
+    keywords = _keywords(plan, login, for_connection)
+    conn = connection_class.connect(**_sooner(keywords, timeout))
     try:
         if configure is not None:
             # Here rather than by a worker of the pool, where an error would end in a log line.
@@ -203,19 +213,19 @@ def open_pool(
             **_limits(plan),
             **{"check": psycopg_pool.ConnectionPool.check_connection, **for_pool},
         )
+        pool.first, pool.hold = first, Hold(login)
+        pool.hold.end_with(pool)
         pool.open()
     except BaseException:
         conn.close()
         raise
-    pool.on_close = _on_close(first, login.hold())
-    weakref.finalize(pool, pool.on_close).atexit = False
     return pool
 
 
-def unopened_async_pool(
+def unopened_pool(
     plan: ConnectPlan, login: Login, native: Mapping[str, Any] | None = None
 ) -> psycopg_pool.AsyncConnectionPool[Any]:
-    """A pool to be opened on the event loop it will be used on.
+    """An async pool, to be opened on the event loop it will be used on.
 
     Args:
         plan: Where to connect.
@@ -228,18 +238,18 @@ def unopened_async_pool(
     for_pool, for_connection = _split(native or {})
     base = for_pool.pop("connection_class", psycopg.AsyncConnection)
     first = _First()
-    keywords = {**plan.libpq(pq.version()), **for_connection, "login": login, "first": first}
     pool = _AsyncConnectionPool(
-        kwargs=keywords,
+        kwargs={**_keywords(plan, login, for_connection), "first": first},
         connection_class=_signed_in_async(base),
         **_limits(plan),
         **{"check": psycopg_pool.AsyncConnectionPool.check_connection, **for_pool},
     )
-    pool.login, pool.first = login, first
+    pool.first, pool.hold = first, Hold(login)
+    pool.hold.end_with(pool)
     return pool
 
 
-async def open_async_pool(
+async def aopen_pool(
     plan: ConnectPlan,
     login: Login,
     native: Mapping[str, Any] | None = None,
@@ -247,19 +257,15 @@ async def open_async_pool(
     timeout: int | None = None,
 ) -> psycopg_pool.AsyncConnectionPool[Any]:
     """As `open_pool`, on an event loop."""
-    for_pool, for_connection = _split(native or {})
-    configure = for_pool.pop("configure", None)
-    base = for_pool.get("connection_class", psycopg.AsyncConnection)
-    keywords = {**plan.libpq(pq.version()), **for_connection, "login": login}
-    timeout = plan.connect_timeout if timeout is None else timeout
-    conn = await _signed_in_async(base).connect(**{**keywords, "connect_timeout": timeout})
+    native = dict(native or {})
+    pool = unopened_pool(plan, login, native)  # also checks what is in native
+    configure = native.pop("configure", None)
+    conn = await aconnect(plan, login, _split(native)[1], timeout=timeout, of=pool.connection_class)
     try:
         if configure is not None:
             await configure(conn)
             configure = _except_for(conn, configure, done=_nothing)
-        pool = unopened_async_pool(
-            plan, login, {**for_connection, **for_pool, "configure": configure}
-        )
+            pool = unopened_pool(plan, login, {**native, "configure": configure})
         pool.first.put(conn)  # type: ignore[attr-defined]
         await pool.open()
     except BaseException:
@@ -272,6 +278,53 @@ async def _nothing() -> None:
     pass
 
 
+def connect(
+    plan: ConnectPlan,
+    login: Login,
+    native: Mapping[str, Any] | None = None,
+    *,
+    timeout: int | None = None,
+) -> psycopg.Connection[Any]:
+    """One connection.
+
+    Args:
+        plan: Where to connect.
+        login: What to sign in with.
+        native: Arguments of psycopg's own `connect`.
+        timeout: Seconds, if it shall have less than the plan says.
+
+    Raises:
+        psycopg.Error: It failed; one attempt is made.
+        SettingsError: `native` has a key that is unknown or that azpgauth owns.
+    """
+    check_native(native or {}, _OWNED, _CONNECT_ARGUMENTS, "psycopg's connect")
+    return SignedInConnection.connect(**_sooner(_keywords(plan, login, native or {}), timeout))
+
+
+async def aconnect(
+    plan: ConnectPlan,
+    login: Login,
+    native: Mapping[str, Any] | None = None,
+    *,
+    timeout: int | None = None,
+    of: type[Any] = SignedInAsyncConnection,
+) -> psycopg.AsyncConnection[Any]:
+    """As `connect`, on an event loop."""
+    check_native(native or {}, _OWNED, _CONNECT_ARGUMENTS, "psycopg's connect")
+    conn: psycopg.AsyncConnection[Any] = await of.connect(
+        **_sooner(_keywords(plan, login, native or {}), timeout)
+    )
+    return conn
+
+
+def _keywords(plan: ConnectPlan, login: Login, more: Mapping[str, Any]) -> dict[str, Any]:
+    return {**plan.libpq(pq.version()), **more, "login": login, "tls": plan.tls}
+
+
+def _sooner(keywords: dict[str, Any], timeout: int | None) -> dict[str, Any]:
+    return keywords if timeout is None else {**keywords, "connect_timeout": timeout}
+
+
 def _limits(plan: ConnectPlan) -> dict[str, Any]:
     return {
         "min_size": plan.pool.min_size,
@@ -281,14 +334,6 @@ def _limits(plan: ConnectPlan) -> dict[str, Any]:
         "max_idle": plan.pool.max_idle,
         "open": False,
     }
-
-
-def _on_close(first: _First, release: Callable[[], None]) -> Callable[[], None]:
-    def on_close() -> None:
-        release()
-        first.close()
-
-    return on_close
 
 
 def _except_for(
@@ -325,18 +370,85 @@ _CONNECT_ARGUMENTS = frozenset(inspect.signature(psycopg.Connection.connect).par
 
 def _split(native: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The pool's arguments and the connections', or an error that names what cannot be."""
-    problems = []
-    for key in native:
-        if key in _OWNED:
-            reason, action = "azpgauth sets this itself", "use the settings instead"
-        elif key in _POOL_ARGUMENTS | _CONNECT_ARGUMENTS:
-            continue
-        else:
-            near = get_close_matches(key, _POOL_ARGUMENTS | _CONNECT_ARGUMENTS - _OWNED, 1)
-            reason = "neither ConnectionPool nor connect of psycopg has such an argument"
-            action = f"did you mean {near[0]}?" if near else "see psycopg's documentation"
-        problems.append(Problem(f"native[{key!r}]", "argument native", reason, action))
-    if problems:
-        raise SettingsError(problems)
+    known = _POOL_ARGUMENTS | _CONNECT_ARGUMENTS
+    check_native(native, _OWNED, known, "psycopg's ConnectionPool or connect")
     for_pool = {key: native[key] for key in native if key in _POOL_ARGUMENTS}
     return for_pool, {key: native[key] for key in native if key not in _POOL_ARGUMENTS}
+
+
+class EntraConnection(psycopg.Connection[Any]):
+    """A connection that signs in with a credential object; also as a pool's `connection_class`.
+
+    Example:
+        >>> EntraConnection.connect(  # doctest: +SKIP
+        ...     "host=shop.postgres.database.azure.com dbname=shop",
+        ...     credential=DefaultAzureCredential(),
+        ... )
+    """
+
+    @classmethod
+    def connect(cls, conninfo: str = "", *, credential: Any = None, **kwargs: Any) -> Self:
+        """Sign in with a token, unless user and password are given.
+
+        TLS is verified unless `sslmode` (or `PGSSLMODE`) says how; below `require` is refused.
+
+        Args:
+            conninfo: As for psycopg; a user in it counts.
+            credential: A `TokenCredential`, such as `azure.identity.DefaultAzureCredential()`.
+            **kwargs: As for psycopg.
+
+        Raises:
+            CredentialValueError: There is no credential, or an async one.
+            EntraConnectionValueError: No token, no role, or the token would travel unprotected.
+            psycopg.Error: The server could not be reached, or refused.
+        """
+        entry = entry_of(credential, _parameters(conninfo, kwargs))
+        if entry is None:
+            return super().connect(conninfo, **kwargs)
+        connect = super().connect
+        return sign_in(
+            entry.login,
+            entry.tls.roots,
+            lambda grant, trusted: connect(conninfo, **_filled(kwargs, entry, grant, trusted)),
+        )
+
+
+class AsyncEntraConnection(psycopg.AsyncConnection[Any]):
+    """As `EntraConnection`, on an event loop; its credential may be sync or async."""
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", *, credential: Any = None, **kwargs: Any) -> Self:
+        """As `EntraConnection.connect`, on an event loop.
+
+        Args:
+            conninfo: As for psycopg; a user in it counts.
+            credential: A `TokenCredential`, or an `AsyncTokenCredential` of this event loop.
+            **kwargs: As for psycopg.
+
+        Raises:
+            CredentialValueError: There is no credential.
+            EntraConnectionValueError: No token, no role, or the token would travel unprotected.
+            psycopg.Error: The server could not be reached, or refused.
+        """
+        refuse_proactor(asyncio.get_running_loop())
+        # On a thread: the first look at the trusted roots reads the bundle.
+        entry = await asyncio.to_thread(
+            entry_of, credential, _parameters(conninfo, kwargs), on_loop=True
+        )
+        if entry is None:
+            return await super().connect(conninfo, **kwargs)
+        connect = super().connect
+        return await asign_in(
+            entry.login,
+            entry.tls.roots,
+            lambda grant, trusted: connect(conninfo, **_filled(kwargs, entry, grant, trusted)),
+        )
+
+
+def _parameters(conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the caller says of the connection, wherever it stands."""
+    return {**conninfo_to_dict(conninfo), **{k: v for k, v in kwargs.items() if v is not None}}
+
+
+def _filled(kwargs: dict[str, Any], entry: Entry, grant: Grant, trusted: str) -> dict[str, Any]:
+    return {**kwargs, **entry.libpq(grant, trusted)}

@@ -7,12 +7,23 @@ https://learn.microsoft.com/azure/postgresql/security/security-tls
 
 from __future__ import annotations
 
+import atexit
+import hashlib
 import os
+import re
 import ssl
-from dataclasses import dataclass
-from typing import Literal
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["ENCRYPTING", "NO_ROOTS", "SslMode", "Tls", "default_roots"]
+from azpgauth.clouds import CLOUDS, cloud_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["ENCRYPTING", "NO_ROOTS", "Roots", "SslMode", "Tls", "bundle", "default_roots"]
 
 SslMode = Literal["verify-full", "verify-ca", "require", "prefer", "disable"]
 
@@ -22,6 +33,42 @@ ENCRYPTING: frozenset[str] = frozenset({"verify-full", "verify-ca", "require"})
 NO_ROOTS = os.path.join(os.devnull, "none")  # noqa: PTH118 - not a path that may ever exist
 """A path where nothing can be: with a root file, libpq would take `require` for `verify-ca`."""
 
+_UNTRUSTED = re.compile(
+    r"certificate verify failed|local issuer|root certificate file .* does not exist"
+    r"|could not read root certificate",
+    re.IGNORECASE,
+)
+
+
+class Roots:
+    """The trusted root certificates of one plan: a file, and a larger one in case it fails.
+
+    Args:
+        path: A PEM file.
+        whole: The bundle that `path` was picked from. It is taken, from then on, once a server
+            was verified with it that could not be with `path`.
+
+    Attributes:
+        path: The PEM file to use now.
+    """
+
+    def __init__(self, path: str, whole: str | None = None) -> None:
+        self.path = path
+        self._whole = whole
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}>"
+
+    def wider(self, tried: str, error: str) -> str | None:
+        """The file to try next, if more roots may mend the error; None if not."""
+        if self._whole in {None, tried} or not _UNTRUSTED.search(error):
+            return None
+        return self._whole
+
+    def proved(self, path: str) -> None:
+        """A server was verified with this file: further connections begin with it."""
+        self.path = path
+
 
 @dataclass(frozen=True)
 class Tls:
@@ -29,19 +76,70 @@ class Tls:
 
     Attributes:
         mode: As libpq names it. `require` encrypts and verifies nothing, in every driver.
-        roots: Path of the PEM file with the trusted roots; unused where nothing is verified.
+        roots: The trusted roots; unused where nothing is verified.
     """
 
     mode: SslMode
-    roots: str
+    roots: Roots
+    _contexts: dict[str, ssl.SSLContext] = field(default_factory=dict, repr=False, compare=False)
 
-    def libpq(self) -> dict[str, str]:
-        """The keywords for libpq."""
-        verifies = self.mode in {"verify-full", "verify-ca"}
-        return {"sslmode": self.mode, "sslrootcert": self.roots if verifies else NO_ROOTS}
+    @property
+    def verifies(self) -> bool:
+        """Whether the server's certificate is verified."""
+        return self.mode in {"verify-full", "verify-ca"}
+
+    def libpq(self, roots: str | None = None) -> dict[str, str]:
+        """The keywords for libpq; `roots` stands in for the file to use now."""
+        path = (roots or self.roots.path) if self.verifies else NO_ROOTS
+        return {"sslmode": self.mode, "sslrootcert": path}
+
+    def context(self, roots: str | None = None) -> ssl.SSLContext | Literal["prefer"] | bool:
+        """What asyncpg's `ssl` takes: one context, made once; reads the file of roots then."""
+        if self.mode == "prefer":
+            return "prefer"
+        if self.mode == "disable":
+            return False
+        path = roots or self.roots.path
+        context = self._contexts.get(path)
+        if context is None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.check_hostname = self.mode == "verify-full"
+            if self.verifies:
+                context.load_verify_locations(path)
+            else:
+                context.verify_mode = ssl.CERT_NONE
+            self._contexts[path] = context
+        return context
+
+    async def acontext(self, roots: str | None = None) -> ssl.SSLContext | Literal["prefer"] | bool:
+        """As `context`, on an event loop, which reading a file would hold up."""
+        if (roots or self.roots.path) in self._contexts:
+            return self.context(roots)
+        import asyncio
+
+        return await asyncio.to_thread(self.context, roots)
 
 
-def default_roots() -> str:
+def default_roots(hosts: Iterable[str]) -> Roots:
+    """The roots for these hosts when none are named: reads files, so not on an event loop.
+
+    Servers of Azure get Azure's roots alone, since libpq reads the file at every connect; the
+    whole bundle is there in case that does not do. Others get the whole bundle.
+
+    Args:
+        hosts: The servers' names.
+    """
+    whole = bundle()
+    clouds = {cloud_of(host) for host in hosts}
+    if None not in clouds and clouds:
+        wanted = frozenset().union(*(CLOUDS[cloud].roots for cloud in clouds if cloud))
+        with suppress(OSError, ValueError):
+            return Roots(_picked(whole, wanted), whole)
+    return Roots(whole)
+
+
+def bundle() -> str:
     """The PEM file of the system's trusted roots where Python knows one, else certifi's.
 
     `SSL_CERT_FILE` is respected, as everywhere in Python.
@@ -52,3 +150,52 @@ def default_roots() -> str:
     import certifi
 
     return certifi.where()
+
+
+_lock = threading.Lock()
+_files: dict[tuple[str, frozenset[str]], str] = {}
+"""Files of picked roots, for each bundle and choice. They end with the process."""
+
+_CERTIFICATE = re.compile(
+    r"-----BEGIN CERTIFICATE-----\s.+?\s-----END CERTIFICATE-----\s?", re.DOTALL
+)
+
+
+def _picked(whole: str, wanted: frozenset[str]) -> str:
+    """A file with the wanted certificates of a bundle.
+
+    Raises:
+        OSError: The bundle cannot be read, or there is no folder to write to.
+        ValueError: It has none of them.
+    """
+    key = (whole, wanted)
+    with _lock:
+        known = _files.get(key)
+        # Folders of temporary files are cleaned now and then.
+        if known is not None and os.access(known, os.R_OK):
+            return known
+        with open(whole, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - a str
+            blocks = _CERTIFICATE.findall(file.read())
+        found = [block for block in blocks if _fingerprint(block) in wanted]
+        if not found:
+            raise ValueError("none of the wanted certificates is in the bundle")
+        # mkstemp: a file of this user alone, under a name that nobody could put something at.
+        handle, path = tempfile.mkstemp(prefix="azpgauth-roots-", suffix=".pem")
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write("".join(found))
+        atexit.register(_remove, path, os.getpid())
+        _files[key] = path
+        return path
+
+
+def _fingerprint(block: str) -> str | None:
+    try:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(block.strip())).hexdigest()
+    except ValueError:
+        return None
+
+
+def _remove(path: str, pid: int) -> None:
+    if os.getpid() == pid:  # a child after fork ends before its parent
+        with suppress(OSError):
+            os.unlink(path)  # noqa: PTH108 - a str

@@ -1,13 +1,12 @@
 """TokenSource: one access token, fetched once for all who ask, renewed before it expires.
 
-Three layers, so that each can be read and tested by itself:
+What to do when is decided in `schedule`. Here are the state, with one request in flight at most,
+shared by threads, tasks and loops, and a refresher thread, which runs only while something holds
+the source (`TokenSource.hold`).
 
-* `Token` and the functions over it: when to renew, how long to wait after a failure. Pure.
-* `TokenSource`: the state, one request in flight at most, shared by threads, tasks and loops.
-* a refresher thread, only while something holds the source (`TokenSource.hold`).
-
-A request runs on a thread of its own and everybody waits for its `Future`. So the first caller
-is not special: it can time out, be cancelled or live on an event loop like any other.
+A request runs on a thread of its own, that of an async credential in a task of its own, and
+everybody waits for its `Future`. So the first caller is not special: it can time out, be cancelled
+or live on an event loop like any other.
 """
 
 from __future__ import annotations
@@ -22,33 +21,28 @@ import time
 import weakref
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from azpgauth.errors import TokenError
+from azpgauth.schedule import MARGIN, Token, backoff, decide, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-__all__ = ["Clock", "SystemClock", "Token", "TokenInfo", "TokenSource"]
+__all__ = [
+    "MARGIN",
+    "Clock",
+    "SystemClock",
+    "Token",
+    "TokenInfo",
+    "TokenSource",
+    "backoff",
+    "decide",
+    "progress",
+]
 
 logger = logging.getLogger("azpgauth.tokens")
-
-MARGIN = 30.0
-"""Seconds: a token with less than this to live is not handed out."""
-
-AHEAD = 300.0
-"""Seconds before expiry at which to renew when the credential names no time of its own.
-
-azure-identity hands out its cached token until 5 minutes before expiry, so asking earlier would
-bring the same one back.
-"""
-
-MIN_SPACING = 30.0
-"""Seconds between renewals of tokens that live so short that `AHEAD` is always reached."""
-
-BACKOFF_CAP = 60.0
-"""Seconds: the longest wait between failed renewals."""
 
 STUCK = 60.0
 """Seconds after which a request still unanswered no longer keeps others from starting one."""
@@ -80,64 +74,6 @@ class SystemClock:
 
 
 @dataclass(frozen=True)
-class Token:
-    """An access token; its repr does not show it.
-
-    Attributes:
-        value: The bearer secret, which PostgreSQL takes as the password.
-        expires_on: When it expires, in seconds since the epoch.
-        refresh_on: When the issuer wants it renewed, if it says so.
-        fetched_at: When this process got it.
-    """
-
-    value: str = field(repr=False)
-    expires_on: float
-    refresh_on: float | None = None
-    fetched_at: float = 0.0
-
-    def usable(self, now: float) -> bool:
-        """Whether it may be handed out: it lives for `MARGIN` seconds more."""
-        return self.expires_on - now >= MARGIN
-
-    def renew_at(self) -> float:
-        """When to renew it: at `refresh_on`, else `AHEAD` of its expiry.
-
-        A token that lives shorter than that is renewed at half of its usable life, at most
-        `MIN_SPACING` after it came, so that a short life does not mean one request after another.
-        """
-        due = self.expires_on - AHEAD if self.refresh_on is None else self.refresh_on
-        usable = max(self.expires_on - MARGIN - self.fetched_at, 0.0)
-        return max(due, self.fetched_at + min(MIN_SPACING, usable / 2))
-
-
-def backoff(failures: int, jitter: float) -> float:
-    """Seconds to wait after so many failures in a row; `jitter` is in 0…1."""
-    return min(BACKOFF_CAP, 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * jitter)
-
-
-Decision = Literal["use", "use and renew", "fetch"]
-
-
-def decide(token: Token | None, now: float, not_before: float) -> Decision:
-    """What to do for somebody who asks now; renewals pause until `not_before` after a failure."""
-    if token is None or not token.usable(now):
-        return "fetch"
-    if now >= token.renew_at() and now >= not_before:
-        return "use and renew"
-    return "use"
-
-
-def progress(before: Token, after: Token, now: float, *, anew: bool) -> bool:
-    """Whether a request brought something better than what is there.
-
-    A token asked for anew, because the server refused the present one, only has to differ.
-    """
-    if after.value == before.value:
-        return not before.usable(now)
-    return anew or not before.usable(now) or after.expires_on > before.expires_on
-
-
-@dataclass(frozen=True)
 class TokenInfo:
     """What a source can tell about itself; never the token.
 
@@ -166,6 +102,7 @@ class _Flight:
     future: Future[_Answer]
     started: float
     anew: bool
+    task: asyncio.Task[None] | None = None  # the event loop itself holds tasks weakly
 
 
 class TokenSource:
@@ -174,6 +111,8 @@ class TokenSource:
     Args:
         mint: Asks the credential for a token. Called on a thread of its own, one at a time.
         mint_anew: Asks past the credential's own cache, after the server refused a cached token.
+        amint: Instead of `mint`, for an async credential: awaited on the event loop of whoever
+            asks first. Then nothing is renewed in the background.
         refresh: ``background`` renews on time even if nobody connects, while the source is held;
             ``on-demand`` at the next connect.
         clock: The clock; tests inject theirs.
@@ -182,16 +121,18 @@ class TokenSource:
 
     def __init__(
         self,
-        mint: Callable[[], Token],
+        mint: Callable[[], Token] | None = None,
         *,
         mint_anew: Callable[[], Token] | None = None,
+        amint: Callable[[], Awaitable[Token]] | None = None,
         refresh: Literal["background", "on-demand"] = "background",
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._mint = mint
         self._mint_anew = mint_anew or mint
-        self._refresh = refresh
+        self._amint = amint
+        self._refresh = refresh if amint is None else "on-demand"
         self._clock = clock or SystemClock()
         self._jitter = jitter
         self._token: Token | None = None
@@ -237,6 +178,8 @@ class TokenSource:
         Returns:
             What the request will bring; None if there is a token to use already.
         """
+        if self._amint is not None:
+            return None  # whose event loop will ask is not known yet
         answer = self._ask()
         return None if isinstance(answer, Token) else answer
 
@@ -327,28 +270,51 @@ class TokenSource:
         flight = self._flight
         if flight is not None and now - flight.started < STUCK and (flight.anew or not anew):
             return flight
+        loop = None if self._amint is None else _running_loop()
         flight = _Flight(Future(), now, anew)
         flight.future.set_running_or_notify_cancel()
         self._flight = flight
         self._requests += 1
-        threading.Thread(
-            target=self._run, args=(flight,), name="azpgauth-token", daemon=True
-        ).start()
+        if loop is not None:
+            flight.task = loop.create_task(self._arun(flight))
+        else:
+            threading.Thread(
+                target=self._run, args=(flight,), name="azpgauth-token", daemon=True
+            ).start()
         return flight
 
     def _run(self, flight: _Flight) -> None:
+        mint = self._mint_anew if flight.anew else self._mint
+        assert mint is not None  # noqa: S101 - without, there is amint
         try:
-            token = (self._mint_anew if flight.anew else self._mint)()
-            now = self._clock.time()
-            if not token.usable(now):
-                left = round(token.expires_on - now)
-                raise TokenError(f"the credential gave a token with {left} s left")  # noqa: TRY301
+            token = mint()
+            self._check(token)
         except Exception as exc:  # noqa: BLE001 - whatever a credential raises is its answer
             self._failed(flight, exc)
         else:
-            self._arrived(flight, token, now)
+            self._arrived(flight, token)
 
-    def _arrived(self, flight: _Flight, token: Token, now: float) -> None:
+    async def _arun(self, flight: _Flight) -> None:
+        assert self._amint is not None  # noqa: S101 - see _start
+        try:
+            token = await self._amint()
+            self._check(token)
+        except asyncio.CancelledError:
+            self._failed(flight, TokenError("the event loop that asked for the token has ended"))
+            raise
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._failed(flight, exc)
+        else:
+            self._arrived(flight, token)
+
+    def _check(self, token: Token) -> None:
+        now = self._clock.time()
+        if not token.usable(now):
+            left = round(token.expires_on - now)
+            raise TokenError(f"the credential gave a token with {left} s left")
+
+    def _arrived(self, flight: _Flight, token: Token) -> None:
+        now = self._clock.time()
         with self._lock:
             before = self._token
             if before is not None and not progress(before, token, now, anew=flight.anew):
@@ -460,6 +426,16 @@ class _Refresher:
             del source
             if self._clock.wait(self.wake, delay):
                 self.wake.clear()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise TokenError(
+            "an async credential gives tokens on an event loop only; "
+            "pass the one of the same name from azure.identity"
+        ) from None
 
 
 def _wait(answer: Token | Future[_Answer], timeout: float | None) -> tuple[Token, bool]:

@@ -20,10 +20,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from azpgauth.clouds import cloud_of
 from azpgauth.tls import ENCRYPTING
 
 __all__ = [
-    "SCOPES",
     "SECRETS",
     "SECTIONS",
     "CredentialSettings",
@@ -35,19 +35,6 @@ __all__ = [
     "TokenCredentialSettings",
     "kinds_with",
 ]
-
-SCOPES = {
-    "public": "https://ossrdbms-aad.database.windows.net/.default",
-    "usgov": "https://ossrdbms-aad.database.usgovcloudapi.net/.default",
-    "china": "https://ossrdbms-aad.database.chinacloudapi.cn/.default",
-}
-"""The token scope of Azure Database for PostgreSQL in each cloud."""
-
-_SUFFIXES = {
-    ".postgres.database.azure.com": "public",
-    ".postgres.database.usgovcloudapi.net": "usgov",
-    ".postgres.database.chinacloudapi.cn": "china",
-}
 
 _FROZEN = ConfigDict(
     frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=False
@@ -137,7 +124,7 @@ class ServerSettings(_Section):
         None,
         description=(
             "Path of a PEM file with the trusted root certificates; "
-            "auto takes the system's, or certifi's."
+            "auto takes Azure's own for an Azure server, else the system's, or certifi's."
         ),
         examples=["auto"],
     )
@@ -158,10 +145,7 @@ class ServerSettings(_Section):
         """The cloud: as set, or by the first host's suffix."""
         if self.cloud is not None:
             return self.cloud
-        for suffix, cloud in _SUFFIXES.items():
-            if self.hosts[0].lower().endswith(suffix):
-                return cloud
-        return "public"
+        return cloud_of(self.hosts[0]) or "public"
 
 
 class DatabaseSettings(_Section):
@@ -183,7 +167,16 @@ class DatabaseSettings(_Section):
 class DriverSettings(_Section):
     """Which driver."""
 
-    name: Literal["psycopg", "psycopg-async"] = Field("psycopg", description="The driver.")
+    name: Literal[
+        "psycopg", "psycopg-async", "psycopg2", "sqlalchemy", "sqlalchemy-async", "asyncpg"
+    ] = Field("psycopg", description="The driver.")
+    dialect: Literal["psycopg", "psycopg2", "asyncpg"] = Field(
+        "psycopg",
+        description=(
+            "What SQLAlchemy connects with: psycopg or psycopg2 under sqlalchemy, "
+            "psycopg or asyncpg under sqlalchemy-async; other drivers do not look at it."
+        ),
+    )
 
 
 class PoolSettings(_Section):
@@ -313,6 +306,18 @@ class Settings(BaseModel):
 def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
     """What no field can see by itself: setting, what is wrong, what to do."""
     found = []
+    driver = settings.driver
+    wrong = {"sqlalchemy": "asyncpg", "sqlalchemy-async": "psycopg2"}.get(driver.name)
+    if driver.dialect == wrong:
+        right = "psycopg2" if driver.name == "sqlalchemy" else "asyncpg"
+        other = "sqlalchemy-async" if driver.name == "sqlalchemy" else "sqlalchemy"
+        found.append(
+            (
+                "driver.dialect",
+                f"{wrong} does not go with driver.name {driver.name}",
+                f"set it to psycopg or {right}, or driver.name to {other}",
+            )
+        )
     server, kind = settings.server, settings.credential.kind
     with_token = isinstance(settings.credential, TokenCredentialSettings)
     weak = server.sslmode not in ENCRYPTING

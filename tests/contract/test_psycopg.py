@@ -22,7 +22,7 @@ from azpgauth import (
     load_settings,
     token_info,
 )
-from azpgauth.credentials import source_of
+from azpgauth.passed import source_of
 from azpgauth.sandbox import Identity
 from azpgauth.testing import FakeCredential
 

@@ -11,29 +11,42 @@ import azpgauth
 
 PACKAGE = Path(azpgauth.__file__).parent
 
-DRIVERS = {"psycopg3"}
+DRIVERS = {"psycopg3", "psycopg2", "sqlalchemy", "asyncpg"}
 ALLOWED = {
-    "__init__": {"errors", "factory", "settings"},
+    "__init__": {"errors", "factory", "opening", "settings"},
     "__main__": {"cli"},
     "errors": set(),
-    "tokens": set(),
+    "clouds": set(),
+    "schedule": set(),
     "role": set(),
-    "tls": set(),
+    "native": set(),
     "diagnosis": set(),
     "testing": set(),
+    "tls": {"clouds"},
+    "tokens": {"schedule"},
+    "passed": {"schedule", "tokens"},
     "plan": {"tls"},
-    "login": {"tokens", "role"},
-    "settings": {"tls"},
-    "credentials": {"tokens", "settings"},
-    "factory": {"plan", "login", "tls", "credentials", "diagnosis", "settings", *DRIVERS},
+    "login": {"schedule", "tokens", "role"},
+    "signin": {"login", "tls"},
+    "dropin": {"clouds", "login", "passed", "tls"},
+    "settings": {"clouds", "tls"},
+    "credentials": {"passed", "schedule", "tokens", "settings"},
+    "opening": {"plan", "login", "diagnosis", *DRIVERS},
+    "factory": {
+        *("opening", "plan", "login", "tls", "clouds", "credentials", "passed", "settings"),
+        "psycopg2",  # for types only
+    },
     "sandbox": {"credentials"},
     "cli": {"__init__", "factory", "sandbox"},
-    **{driver: {"plan", "login"} for driver in DRIVERS},
+    **{driver: {"plan", "login", "signin", "native", "dropin", "tls"} for driver in DRIVERS},
 }
 THIRD_PARTY = {
     "azure": {"credentials", "factory"},  # factory: for types only, see below
-    "psycopg": {"psycopg3"},
-    "psycopg_pool": {"psycopg3", "factory"},  # factory: for types only
+    "psycopg": {"psycopg3", "sqlalchemy", "factory"},  # factory: for types only, as below
+    "psycopg_pool": {"psycopg3", "factory"},
+    "psycopg2": {"psycopg2", "sqlalchemy", "factory"},
+    "sqlalchemy": {"sqlalchemy", "factory"},
+    "asyncpg": {"asyncpg", "factory"},
     "pydantic": {"settings"},
     "click": {"cli"},
     "cryptography": {"sandbox"},
@@ -109,8 +122,11 @@ def test_exported_names():
         "__version__",
         "aconnect",
         "aconnect_from_env",
+        "aconnection_from_env",
+        "closing",
         "connect",
         "connect_from_env",
+        "connection_from_env",
         "load_settings",
         "token_info",
     }

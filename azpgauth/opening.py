@@ -1,0 +1,224 @@
+"""Opening: plan, login and driver to a proven pool; here a failed connect is explained."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from importlib import import_module
+from math import ceil
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from azpgauth.diagnosis import diagnose, retry_delay
+from azpgauth.errors import ConnectError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from azpgauth.login import Login
+    from azpgauth.plan import ConnectPlan
+
+__all__ = ["ASYNC_DRIVERS", "Opening", "Prepared", "closing"]
+
+T = TypeVar("T")
+
+_MODULES = {
+    "psycopg": "azpgauth.psycopg3",
+    "psycopg-async": "azpgauth.psycopg3",
+    "psycopg2": "azpgauth.psycopg2",
+    "sqlalchemy": "azpgauth.sqlalchemy",
+    "sqlalchemy-async": "azpgauth.sqlalchemy",
+    "asyncpg": "azpgauth.asyncpg",
+}
+"""For each driver, its module here; all of these have the same functions."""
+
+ASYNC_DRIVERS = ("psycopg-async", "sqlalchemy-async", "asyncpg")
+"""Those that need an event loop."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is needed to connect.
+
+    Attributes:
+        driver: `driver.name` of the settings.
+        plan: Where to connect.
+        login: What to sign in with.
+        native: Arguments of the driver's own.
+        options: What only some drivers take.
+    """
+
+    driver: str
+    plan: ConnectPlan
+    login: Login
+    native: Mapping[str, Any] | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Any:
+        """The driver's module; the request for the token is under way while it is imported.
+
+        Raises:
+            MissingDriverError: The driver is not installed.
+        """
+        self.login.prefetch()
+        return import_module(_MODULES[self.driver])
+
+    def unopened(self) -> Any:
+        """The async driver's pool, which opens when it is first used."""
+        module = self.load()
+        return module.unopened_pool(self.plan, self.login, self.native, **self.options)
+
+    def opened(self, how: str) -> Any:
+        """What a function of the driver's module makes; tried again while that may help.
+
+        Args:
+            how: The function: `open_pool` or `connect`.
+
+        Raises:
+            ConnectError: It failed, for good or for too long.
+        """
+        module = self.load()
+        course = _Course(self)
+        while True:
+            try:
+                return getattr(module, how)(
+                    self.plan, self.login, self.native, timeout=course.left(), **self.options
+                )
+            except module.ERRORS as exc:
+                error = exc
+            time.sleep(course.pause_after(error))
+
+    async def aopened(self, how: str) -> Any:
+        """As `opened`, on an event loop.
+
+        Args:
+            how: The function: `aopen_pool` or `aconnect`.
+        """
+        module = await asyncio.to_thread(self.load)
+        course = _Course(self)
+        while True:
+            try:
+                return await getattr(module, how)(
+                    self.plan, self.login, self.native, timeout=course.left(), **self.options
+                )
+            except module.ERRORS as exc:
+                error = exc
+            await asyncio.sleep(course.pause_after(error))
+
+
+class _Course:
+    """The attempts to open one pool."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._plan = prepared.plan
+        self._login = prepared.login
+        self._deadline = time.monotonic() + prepared.plan.connect_timeout
+        self._attempts = 0
+
+    def left(self) -> int:
+        """Seconds for the next attempt."""
+        return ceil(max(self._deadline - time.monotonic(), 1))
+
+    def pause_after(self, error: BaseException) -> float:
+        """Seconds until the next attempt.
+
+        Raises:
+            ConnectError: Another one would change nothing, or come too late.
+        """
+        # SQLAlchemy wraps the driver's error. The frames are the driver's: they hold the password.
+        error = (getattr(error, "orig", None) or error).with_traceback(None)
+        self._attempts += 1
+        said = str(error).strip() or f"timed out after {self._plan.connect_timeout} s"
+        if diagnose(said).passing:
+            pause = retry_delay(self._attempts, self._deadline - time.monotonic())
+            if pause is not None:
+                return pause
+        raise self._explained(said) from error
+
+    def _explained(self, said: str) -> ConnectError:
+        plan, diagnosis = self._plan, diagnose(said)
+        role = f' as role "{self._login.role}"' if self._login.role else ""
+        tried = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
+        where = f'database "{plan.database}" at {plan.where}{role}{tried}'
+        lines = [f"cannot connect to {where}: {said}"]
+        if diagnosis.cause:
+            lines += [f"cause: {diagnosis.cause}", f"to do: {diagnosis.remedy}"]
+        return ConnectError("\n  ".join(lines))
+
+
+class Opening(Generic[T]):
+    """A pool or connection about to be opened: await it, or enter it to have it closed too.
+
+    Args:
+        prepare: Reads what is to be read; called on a thread.
+        how: The function of the driver's module: `aopen_pool` or `aconnect`.
+        opened: Told of what was opened.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[], Prepared],
+        how: str,
+        opened: Callable[[T, Prepared], None],
+    ) -> None:
+        self._prepare = prepare
+        self._how = how
+        self._opened = opened
+        self._closing: closing[T] | None = None
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> T:
+        self._closing = closing(await self._open())
+        return await self._closing.__aenter__()
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._closing is not None:
+            await self._closing.__aexit__(*exc)
+
+    async def _open(self) -> T:
+        prepared = await asyncio.to_thread(self._prepare)
+        found: T = await prepared.aopened(self._how)
+        self._opened(found, prepared)
+        return found
+
+
+class closing(Generic[T]):  # noqa: N801 - as contextlib.closing
+    """Close a pool, engine or connection at the end of a block, in its driver's way.
+
+    Args:
+        pool: What `connect` and the like returned; an async one wants `async with`.
+
+    Example:
+        >>> with closing(connect_from_env(driver="sqlalchemy")) as engine:  # doctest: +SKIP
+        ...     engine.connect()
+    """
+
+    def __init__(self, pool: T) -> None:
+        self._pool = pool
+        names = ("dispose", "closeall", "close")
+        self._close: Callable[[], Any] | None = next(
+            (getattr(pool, name) for name in names if hasattr(pool, name)), None
+        )
+        if self._close is None:
+            raise TypeError(f"{type(pool).__name__} has none of {', '.join(names)}")
+        self._awaited = asyncio.iscoroutinefunction(self._close)
+
+    def __enter__(self) -> T:
+        if self._awaited:
+            raise TypeError(f"{type(self._pool).__name__} is async: use async with")
+        return self._pool
+
+    def __exit__(self, *_: object) -> None:
+        assert self._close is not None  # noqa: S101 - see __init__
+        self._close()
+
+    async def __aenter__(self) -> T:
+        return self._pool
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._close is not None  # noqa: S101 - see __init__
+        ended = self._close()
+        if self._awaited:
+            await ended

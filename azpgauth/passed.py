@@ -1,0 +1,115 @@
+"""Credential objects that a program made: how they are asked, and one `TokenSource` for each.
+
+azure.identity is not imported here: any object of azure-core's shape does, sync or async.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from inspect import iscoroutine, iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Literal
+
+from azpgauth.errors import TokenError
+from azpgauth.schedule import Token
+from azpgauth.tokens import TokenSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ask", "forget", "is_async", "is_credential", "source_of"]
+
+Refresh = Literal["background", "on-demand"]
+
+
+def is_credential(value: object) -> bool:
+    """Whether this has azure-core's `get_token` or `get_token_info`."""
+    return _asked(value) is not None
+
+
+def is_async(credential: object) -> bool:
+    """Whether it is to be awaited, as those of azure.identity.aio are."""
+    return iscoroutinefunction(_asked(credential))
+
+
+def source_of(credential: object, scope: str, refresh: Refresh) -> TokenSource:
+    """The process's source of tokens for a credential that the program made.
+
+    It is kept as long as the credential lives, and knows it weakly: whoever asks must hold it.
+
+    Args:
+        credential: Any object with azure-core's `get_token`, sync or async.
+        scope: The scope to ask for.
+        refresh: When to renew; what the first caller says holds for all.
+    """
+    key = id(credential)  # credentials need not be hashable
+    with _lock:
+        known = _sources.get(key)
+        if known is None or known[0]() is not credential:
+            try:
+                reference = weakref.ref(credential, lambda _: _sources.pop(key, None))
+            except TypeError:  # a class with slots: then each pool has a source of its own
+                return _new_source(lambda: credential, is_async(credential), scope, refresh)
+            known = _sources[key] = (reference, {})
+        reference, sources = known
+        source = sources.get(scope)
+        if source is None:
+            source = sources[scope] = _new_source(reference, is_async(credential), scope, refresh)
+    return source
+
+
+def forget() -> None:
+    """Forget all sources. For tests."""
+    with _lock:
+        _sources.clear()
+
+
+_lock = threading.RLock()  # reentrant: a weak reference may die while it is held
+_sources: dict[int, tuple[weakref.ref[Any], dict[str, TokenSource]]] = {}
+
+
+def _new_source(
+    reference: Callable[[], Any], awaited: bool, scope: str, refresh: Refresh
+) -> TokenSource:
+    if awaited:
+        return TokenSource(amint=lambda: _aask(_alive(reference), scope))
+    return TokenSource(lambda: ask(_alive(reference), scope), refresh=refresh)
+
+
+def _alive(reference: Callable[[], Any]) -> Any:
+    credential = reference()
+    if credential is None:
+        raise TokenError("the credential object that this pool was opened with is gone")
+    return credential
+
+
+def ask(credential: Any, scope: str) -> Token:
+    """Ask a credential for a token, with the time at which it wants it renewed."""
+    answer = _asked(credential)(scope)
+    if iscoroutine(answer):
+        answer.close()
+        raise TokenError(
+            f"{type(credential).__name__} is an async credential; "
+            "pass the one of the same name from azure.identity"
+        )
+    return _token(answer)
+
+
+async def _aask(credential: Any, scope: str) -> Token:
+    return _token(await _asked(credential)(scope))
+
+
+def _asked(credential: object) -> Any:
+    # get_token() would drop refresh_on.
+    return getattr(credential, "get_token_info", None) or getattr(credential, "get_token", None)
+
+
+def _token(answer: Any) -> Token:
+    refresh_on = getattr(answer, "refresh_on", None)
+    return Token(
+        answer.token,
+        float(answer.expires_on),
+        None if refresh_on is None else float(refresh_on),
+        fetched_at=time.time(),
+    )

@@ -1,0 +1,91 @@
+"""When a token is renewed, and what is done for somebody who asks now: decisions alone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = [
+    "AHEAD",
+    "BACKOFF_CAP",
+    "MARGIN",
+    "MIN_SPACING",
+    "Token",
+    "backoff",
+    "decide",
+    "progress",
+]
+
+MARGIN = 30.0
+"""Seconds: a token with less than this to live is not handed out."""
+
+AHEAD = 300.0
+"""Seconds before expiry at which to renew when the credential names no time of its own.
+
+azure-identity hands out its cached token until 5 minutes before expiry, so asking earlier would
+bring the same one back.
+"""
+
+MIN_SPACING = 30.0
+"""Seconds between renewals of tokens that live so short that `AHEAD` is always reached."""
+
+BACKOFF_CAP = 60.0
+"""Seconds: the longest wait between failed renewals."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """An access token; its repr does not show it.
+
+    Attributes:
+        value: The bearer secret, which PostgreSQL takes as the password.
+        expires_on: When it expires, in seconds since the epoch.
+        refresh_on: When the issuer wants it renewed, if it says so.
+        fetched_at: When this process got it.
+    """
+
+    value: str = field(repr=False)
+    expires_on: float
+    refresh_on: float | None = None
+    fetched_at: float = 0.0
+
+    def usable(self, now: float) -> bool:
+        """Whether it may be handed out: it lives for `MARGIN` seconds more."""
+        return self.expires_on - now >= MARGIN
+
+    def renew_at(self) -> float:
+        """When to renew it: at `refresh_on`, else `AHEAD` of its expiry.
+
+        A token that lives shorter than that is renewed at half of its usable life, at most
+        `MIN_SPACING` after it came, so that a short life does not mean one request after another.
+        """
+        due = self.expires_on - AHEAD if self.refresh_on is None else self.refresh_on
+        usable = max(self.expires_on - MARGIN - self.fetched_at, 0.0)
+        return max(due, self.fetched_at + min(MIN_SPACING, usable / 2))
+
+
+def backoff(failures: int, jitter: float) -> float:
+    """Seconds to wait after so many failures in a row; `jitter` is in 0…1."""
+    return min(BACKOFF_CAP, 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * jitter)
+
+
+Decision = Literal["use", "use and renew", "fetch"]
+
+
+def decide(token: Token | None, now: float, not_before: float) -> Decision:
+    """What to do for somebody who asks now; renewals pause until `not_before` after a failure."""
+    if token is None or not token.usable(now):
+        return "fetch"
+    if now >= token.renew_at() and now >= not_before:
+        return "use and renew"
+    return "use"
+
+
+def progress(before: Token, after: Token, now: float, *, anew: bool) -> bool:
+    """Whether a request brought something better than what is there.
+
+    A token asked for anew, because the server refused the present one, only has to differ.
+    """
+    if after.value == before.value:
+        return not before.usable(now)
+    return anew or not before.usable(now) or after.expires_on > before.expires_on

@@ -1,0 +1,138 @@
+"""Signing in: one connection with a login, and what may be tried once more.
+
+Sync and async alike, in no driver's terms: a driver module hands in how it connects.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from azpgauth.errors import ConnectError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+    from azpgauth.login import Grant, Login
+    from azpgauth.tls import Roots
+
+__all__ = ["Hold", "asign_in", "refuse_proactor", "sign_in", "without_secrets"]
+
+C = TypeVar("C")
+
+
+def sign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], C]) -> C:
+    """Connect, once more with another token if the server refuses a cached one.
+
+    Args:
+        login: What to sign in with.
+        roots: The trusted roots; a larger set is tried where these do not do.
+        connect: Makes one connection, with a grant and a file of roots.
+
+    Raises:
+        Exception: What `connect` raised, without its traceback: its frames hold the password.
+    """
+    grant = login.grant()
+    trusted = roots.path
+    while True:
+        try:
+            conn = connect(grant, trusted)
+        except BaseException as exc:  # noqa: BLE001 - raised again
+            error = without_secrets(exc)
+        else:
+            login.accepted(grant)
+            roots.proved(trusted)
+            return conn
+        if not isinstance(error, Exception):
+            raise error
+        wider = roots.wider(trusted, str(error))
+        if wider is not None:
+            trusted = wider
+            continue
+        again = login.regrant(grant, str(error))
+        if again is None:
+            raise error
+        grant = again
+
+
+async def asign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], Awaitable[C]]) -> C:
+    """As `sign_in`, on an event loop."""
+    grant = await login.agrant()
+    trusted = roots.path
+    while True:
+        try:
+            conn = await connect(grant, trusted)
+        except BaseException as exc:  # noqa: BLE001 - raised again
+            error = without_secrets(exc)
+        else:
+            login.accepted(grant)
+            roots.proved(trusted)
+            return conn
+        if not isinstance(error, Exception):
+            raise error
+        wider = roots.wider(trusted, str(error))
+        if wider is not None:
+            trusted = wider
+            continue
+        again = await login.aregrant(grant, str(error))
+        if again is None:
+            raise error
+        grant = again
+
+
+def without_secrets(exc: BaseException) -> BaseException:
+    """The error of a failed connect without what holds the password."""
+    if hasattr(exc, "pgconn"):  # psycopg's errors carry libpq's connection: a new one of its kind
+        return type(exc)(*exc.args)
+    seen: BaseException | None = exc
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
+    return exc
+
+
+class Hold:
+    """Keeps a login fresh from a pool's first connection until it closes.
+
+    Args:
+        login: What the pool signs in with.
+    """
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+        self._release: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        """The pool opens, or connects: from now on the login is kept fresh."""
+        if self._release is None:
+            self._release = self._login.hold()
+
+    def end(self) -> None:
+        """The pool has closed, for now at least."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+    def end_with(self, pool: Any) -> None:
+        """A pool that is forgotten has closed too."""
+        weakref.finalize(pool, self.end).atexit = False
+
+
+def refuse_proactor(loop: asyncio.AbstractEventLoop) -> None:
+    """Say at once that async psycopg cannot work on this event loop, and what does.
+
+    https://www.psycopg.org/psycopg3/docs/advanced/async.html
+
+    Raises:
+        ConnectError: It is the loop that Windows has by default.
+    """
+    if any(base.__name__ == "ProactorEventLoop" for base in type(loop).__mro__):
+        raise ConnectError(
+            "async psycopg does not work on the event loop that Windows has by default, "
+            "ProactorEventLoop\n"
+            "  to do: run the program with "
+            "asyncio.run(main(), loop_factory=asyncio.SelectorEventLoop), before Python 3.12 "
+            "asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy()), "
+            "or use asyncpg, which works on it"
+        )
