@@ -205,7 +205,10 @@ async def aconnect(
         context = await plan.tls.acontext(trusted)
         # As a function: what asyncpg keeps of a connection then has no token in its repr.
         return await asyncpg.connect(
-            **keywords, user=grant.role, password=lambda: grant.password, ssl=context
+            **keywords,
+            user=grant.role,
+            password=lambda: grant.password,  # type: ignore[arg-type]  # None sends none
+            ssl=context,
         )
 
     return await asign_in(login, plan.tls.roots, attempt)

@@ -16,8 +16,6 @@ from azpgauth.login import Login, StaticLogin, TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, Opening, Prepared
 from azpgauth.passed import is_async, is_credential, source_of
 from azpgauth.plan import ConnectPlan, PoolLimits
-from azpgauth.settings.load import load_settings, sealed
-from azpgauth.settings.models import PasswordSettings, Settings, TokenCredentialSettings
 from azpgauth.tls import Roots, Tls, default_roots
 
 if TYPE_CHECKING:
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from azpgauth.psycopg2 import ConnectionPool as Psycopg2Pool
+    from azpgauth.settings import Settings
 
     Credential: TypeAlias = TokenCredential | AsyncTokenCredential
 
@@ -116,7 +115,7 @@ def connect_from_env(**keywords: Any) -> Any:
         ...     with pool.connection() as conn:
         ...         conn.execute("select current_user").fetchone()
     """
-    keywords = sealed(keywords)
+    keywords = _Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
     return _pool(_from_env(keywords))
 
 
@@ -188,7 +187,7 @@ def connection_from_env(**keywords: Any) -> Any:
         >>> with connection_from_env() as conn:  # doctest: +SKIP
         ...     conn.execute("vacuum")
     """
-    keywords = sealed(keywords)
+    keywords = _Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
     prepared = _from_env(keywords)
     if prepared.driver in ASYNC_DRIVERS:
         raise _wrong_driver(prepared.driver, "connection_from_env", "aconnection_from_env")
@@ -236,7 +235,7 @@ def aconnect_from_env(**keywords: Any) -> Opening[Any]:
         >>> async with aconnect_from_env(driver="asyncpg") as pool:  # doctest: +SKIP
         ...     await pool.fetchval("select current_user")
     """
-    keywords = sealed(keywords)
+    keywords = _Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
     return Opening(
         lambda: _on_loop(_from_env(keywords, on_loop=True), "aconnect_from_env"),
         "aopen_pool",
@@ -309,7 +308,7 @@ def aconnection_from_env(**keywords: Any) -> Opening[Any]:
         >>> async with aconnection_from_env(driver="asyncpg") as conn:  # doctest: +SKIP
         ...     await conn.add_listener("orders", print)
     """
-    keywords = sealed(keywords)
+    keywords = _Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
     return Opening(
         lambda: _on_loop(_from_env(keywords, on_loop=True), "aconnection_from_env"),
         "aconnect",
@@ -417,15 +416,38 @@ def _wrong_driver(driver: str, function: str, other: str) -> SettingsError:
     )
 
 
-def _from_env(keywords: dict[str, Any], *, on_loop: bool = False) -> Prepared:
-    keywords = dict(keywords)
-    native = keywords.pop("native", None)
-    credential = keywords.get("credential")
-    if credential is None or is_credential(credential):
-        keywords.pop("credential", None)
-    else:
-        credential = None
-    return _prepared(load_settings(**keywords), credential, native, on_loop=on_loop)
+class _Sealed:
+    """The keyword arguments of a call, whose secrets no traceback that shows locals may show."""
+
+    def __init__(self, keywords: dict[str, Any]) -> None:
+        self._keywords = keywords
+
+    def __repr__(self) -> str:
+        return f"<keywords {', '.join(self._keywords)}>"
+
+    def native(self) -> Mapping[str, Any] | None:
+        """What is for the driver alone."""
+        return self._keywords.get("native")
+
+    def credential(self) -> Credential | None:
+        """The credential object, if that is what was passed under this name."""
+        passed = self._keywords.get("credential")
+        return passed if is_credential(passed) else None
+
+    def settings(self) -> Settings:
+        """The settings, read from the world with the rest of the keywords."""
+        # pydantic takes a while to import: not where an event loop may be waiting.
+        from azpgauth.settings import load_settings
+
+        taken = {"native"}
+        if self._keywords.get("credential") is None or self.credential() is not None:
+            taken.add("credential")
+        return load_settings(**{k: v for k, v in self._keywords.items() if k not in taken})
+
+
+def _from_env(keywords: Any, *, on_loop: bool = False) -> Prepared:
+    settings = keywords.settings()
+    return _prepared(settings, keywords.credential(), keywords.native(), on_loop=on_loop)
 
 
 def _prepared(
@@ -463,6 +485,8 @@ def _plan(settings: Settings) -> ConnectPlan:
 
 
 def _login(settings: Settings, passed: Credential | None) -> Login:
+    from azpgauth.settings.models import PasswordSettings, TokenCredentialSettings
+
     wanted = settings.credential
     role = settings.database.user
     if not isinstance(wanted, TokenCredentialSettings):

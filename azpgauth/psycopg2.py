@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from azpgauth.login import Grant, Login
     from azpgauth.plan import ConnectPlan, PoolLimits
+    from azpgauth.tls import Tls
 
 __all__ = ["ERRORS", "ConnectionPool", "EntraConnection", "connect", "open_pool"]
 
@@ -277,10 +278,11 @@ def open_pool(
         psycopg2.Error: The first connection failed; one attempt is made.
         SettingsError: `native` has a key that is unknown or that azpgauth owns.
     """
-    first = connect(plan, login, native, timeout=timeout)
+    how = _How.of(plan, native)
+    first = how.connect(login, timeout)
     hold = Hold(login)
     try:
-        pool = ConnectionPool(lambda: connect(plan, login, native), plan.pool, hold, first)
+        pool = ConnectionPool(lambda: how.connect(login), plan.pool, hold, first)
     except BaseException:
         first.close()
         raise
@@ -308,24 +310,45 @@ def connect(
         psycopg2.Error: It failed; one attempt is made.
         SettingsError: `native` has a key that is unknown or that azpgauth owns.
     """
-    check_native(native or {}, _OWNED, None, "psycopg2's connect")
-    keywords = {**plan.libpq(extensions.libpq_version()), **(native or {})}
-    if timeout is not None:
-        keywords["connect_timeout"] = timeout
-    try:
-        extensions.make_dsn(**{k: v for k, v in keywords.items() if k not in _FACTORIES})
-    except psycopg2.ProgrammingError as exc:
-        raise unfit(TypeError(str(exc).strip())) from None
-
-    def attempt(grant: Grant, trusted: str) -> Any:
-        return psycopg2.connect(
-            **{**keywords, **plan.tls.libpq(trusted)}, user=grant.role, password=grant.password
-        )
-
-    return sign_in(login, plan.tls.roots, attempt)
+    return _How.of(plan, native).connect(login, timeout)
 
 
-_FACTORIES = {"connection_factory", "cursor_factory", "async", "async_"}
+@dataclass(frozen=True)
+class _How:
+    """How the connections of one pool are made: all but role, password and roots."""
+
+    dsn: str
+    factories: Mapping[str, Any]
+    tls: Tls
+
+    @classmethod
+    def of(cls, plan: ConnectPlan, native: Mapping[str, Any] | None) -> Self:
+        """Checked, and put into libpq's form, once for all connections."""
+        check_native(native or {}, _OWNED, None, "psycopg2's connect")
+        keywords = {**plan.libpq(extensions.libpq_version()), **(native or {})}
+        factories = {name: keywords.pop(name) for name in _FACTORIES if name in keywords}
+        try:
+            return cls(extensions.make_dsn(**keywords), factories, plan.tls)
+        except psycopg2.ProgrammingError as exc:
+            raise unfit(TypeError(str(exc).strip())) from None
+
+    def connect(self, login: Login, timeout: int | None = None) -> Any:
+        """A connection."""
+
+        def attempt(grant: Grant, trusted: str) -> Any:
+            # In a DSN, what comes later holds.
+            fresh = extensions.make_dsn(
+                user=grant.role,
+                password=grant.password,
+                connect_timeout=timeout,
+                **self.tls.libpq(trusted),
+            )
+            return psycopg2.connect(f"{self.dsn} {fresh}", **self.factories)
+
+        return sign_in(login, self.tls.roots, attempt)
+
+
+_FACTORIES = ("connection_factory", "cursor_factory", "async", "async_")
 
 
 class _TryAgain(Exception):  # noqa: N818 - a signal

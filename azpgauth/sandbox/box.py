@@ -31,6 +31,9 @@ __all__ = ["Sandbox"]
 
 DATABASE = "app"
 
+AZURE_NAME = "sandbox.postgres.database.azure.com"
+"""A name for tests that make it lead to loopback: the certificate holds for it, too."""
+
 
 class Sandbox:
     """A local Entra ID with an Azure Database for PostgreSQL behind it.
@@ -106,7 +109,7 @@ class Sandbox:
 
         ours, foreign = CertificateAuthority("azpgauth sandbox"), CertificateAuthority("unknown")
         self._root = ours.write(folder / "ca.pem")
-        local = ("localhost", "127.0.0.1", "::1")
+        local = ("localhost", "127.0.0.1", "::1", AZURE_NAME)
         self.authority = Authority(self.issuer, self.identity)
         self._stack.callback(self.authority.stop)
         self.authority.start()

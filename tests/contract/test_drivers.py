@@ -321,6 +321,9 @@ def test_the_environment_does_not_redirect(kit, box, monkeypatch):
         "PGTARGETSESSIONATTRS": "standby",
         "PGSSLNEGOTIATION": "direct",
         "PGAPPNAME": "other",
+        "PGREQUIREAUTH": "scram-sha-256",
+        "PGCHANNELBINDING": "require",
+        "PGSSLMAXPROTOCOLVERSION": "TLSv1",
     }.items():
         monkeypatch.setenv(name, value)
     with kit.pool() as pool:

@@ -5,7 +5,6 @@ import logging
 import threading
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import psycopg_pool
@@ -14,12 +13,8 @@ from psycopg.rows import dict_row
 
 from azpgauth import (
     ConnectError,
-    RoleError,
-    SettingsError,
     TokenError,
-    connect,
     connect_from_env,
-    load_settings,
     token_info,
 )
 from azpgauth.passed import source_of
@@ -73,30 +68,6 @@ def test_the_one_liner(box, nothing_leaks):
         assert not any(token in shown for token in box.authority.issued)
     assert pool.closed
     pool.close()
-
-
-def test_twenty_threads_on_a_cold_pool_make_one_request(box, nothing_leaks):
-    box.authority.delay = 0.3
-    settings = load_settings(pool={"min_size": 20, "max_size": 20})
-    together = threading.Barrier(20)
-    with connect(settings) as pool, ThreadPoolExecutor(20) as threads:
-
-        def work(_):
-            with pool.connection() as conn:
-                together.wait(30)
-                return conn.execute("select pg_backend_pid()").fetchone()[0]
-
-        assert len(set(threads.map(work, range(20)))) == 20
-    assert len(box.authority.requests) == 1
-    assert box.gateway.passwords == 20
-
-
-def test_pools_of_equal_settings_share_a_token(box):
-    with connect_from_env(), connect_from_env(pool={"max_size": 3}):
-        pass
-    with connect_from_env() as pool:
-        assert token_info(pool).requests == 1
-    assert len(box.authority.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -173,14 +144,6 @@ def test_permanent_mistakes_are_told_at_once(box, nothing_leaks, what, record_pr
     assert seconds < 8
 
 
-def test_what_may_pass_is_waited_for(box):
-    box.gateway.refuse()
-    threading.Timer(0.5, box.gateway.listen).start()
-    with connect_from_env() as pool, pool.connection() as conn:
-        conn.execute("select 1")
-    assert len(box.authority.requests) == 1
-
-
 @pytest.mark.parametrize("mode", ["starting-up", "dropping", "full"])
 def test_servers_that_are_not_ready_yet(box, mode):
     box.gateway.mode = mode
@@ -212,28 +175,10 @@ def test_what_does_not_pass_ends_with_the_connect_timeout(box, fault, said):
     assert 1 < time.monotonic() - start < 12
 
 
-def test_no_token(box, nothing_leaks):
-    box.authority.status = 400
-    with pytest.raises(TokenError, match="Microsoft Entra ID") as caught:
-        connect_from_env()
-    assert box.gateway.connections == 0
-    assert box.authority.app_service["IDENTITY_HEADER"] not in whole(caught.value)
-
-
 def test_an_authority_that_hangs_ends_with_the_pools_timeout(box):
     box.authority.hanging = True
     with pytest.raises(TokenError, match=r"within 0\.5 s"):
         connect_from_env(pool={"timeout": 0.5})
-
-
-def test_a_restart_is_survived(box):
-    with connect_from_env(pool={"min_size": 3, "timeout": 20}) as pool:
-        with pool.connection() as conn:
-            before = conn.execute("select pg_backend_pid()").fetchone()
-        box.server.restart()
-        with pool.connection() as conn:
-            assert conn.execute("select pg_backend_pid()").fetchone() != before
-    assert len(box.authority.requests) == 1
 
 
 class Changing(FakeCredential):
@@ -297,20 +242,6 @@ def test_an_async_credential_is_told_as_such(box):
         connect_from_env(credential=OfAnEventLoop())
 
 
-def test_a_service_principal_needs_the_role_named(box):
-    principal = Identity("sp-role", kind="service-principal")
-    box.create_role(principal)
-    box.authority.identity = principal
-    try:
-        with pytest.raises(RoleError, match="AZPG_DATABASE_USER"):
-            connect_from_env()
-        with connect_from_env(database={"user": "sp-role"}) as pool, pool.connection() as conn:
-            assert conn.execute("select current_user").fetchone() == ("sp-role",)
-        assert box.authority.requests.count("https://management.azure.com") == 1
-    finally:
-        box.authority.identity = box.identity
-
-
 def test_another_ones_role_is_refused(box):
     other = Identity('o\'ther "quoted" rôle', kind="user")
     box.create_role(other)
@@ -354,55 +285,12 @@ def test_native_arguments(box):
         assert len(configured) == len(set(configured)) == 3
 
 
-def test_native_arguments_that_cannot_be(box):
-    with pytest.raises(SettingsError) as caught:
-        connect_from_env(native={"password": "hunter2", "row_factroy": 1, "max_size": 3})
-    report = str(caught.value)
-    assert "azpgauth sets this itself" in report
-    assert "did you mean row_factory?" in report
-    assert "hunter2" not in report
-    assert len(caught.value.problems) == 3
-
-
 def test_a_configure_that_fails_is_told_as_it_is(box):
     def configure(conn):
         raise LookupError("mine")
 
     with pytest.raises(LookupError, match="mine"):
         connect_from_env(native={"configure": configure})
-
-
-def test_libpqs_environment_does_not_redirect(box, monkeypatch):
-    for name, value in {
-        "PGHOSTADDR": "127.0.0.9",
-        "PGHOST": "elsewhere",
-        "PGPORT": "1",
-        "PGUSER": "somebody",
-        "PGPASSWORD": "x",
-        "PGSSLMODE": "disable",
-        "PGSSLROOTCERT": "/nowhere",
-        "PGDATABASE": "nope",
-        "PGOPTIONS": "-c search_path=nowhere",
-        "PGREQUIREAUTH": "scram-sha-256",
-        "PGCHANNELBINDING": "require",
-        "PGTARGETSESSIONATTRS": "standby",
-        "PGSSLNEGOTIATION": "direct",
-        "PGSSLMAXPROTOCOLVERSION": "TLSv1",
-        "PGAPPNAME": "other",
-    }.items():
-        monkeypatch.setenv(name, value)
-    with connect_from_env() as pool, pool.connection() as conn:
-        row = conn.execute("select current_user, current_setting('application_name')").fetchone()
-        assert row == ("sandbox-app", "azpgauth")
-    monkeypatch.setenv("PGSERVICE", "other")
-    with pytest.raises(SettingsError, match="unset PGSERVICE"):
-        connect_from_env()
-
-
-def test_require_encrypts_and_verifies_nothing(box):
-    box.gateway.certificate = "unknown-ca"
-    with connect_from_env(server={"sslmode": "require"}) as pool, pool.connection() as conn:
-        assert conn.execute("select version from pg_stat_ssl").fetchone() == ("TLSv1.3",)
 
 
 def test_a_closed_pool_leaves_no_thread(box):
@@ -416,20 +304,3 @@ def test_a_closed_pool_leaves_no_thread(box):
     names = [thread.name for thread in threading.enumerate()]
     assert "azpgauth-refresher" not in names
     assert not [name for name in names if name.startswith(forgotten_name + "-")]
-
-
-def test_a_password_without_azure(box, monkeypatch):
-    """The same program on a laptop: here towards PostgreSQL's own socket, which trusts."""
-    folder = box.server.socket.rpartition("/")[0]
-    local = {"host": folder, "sslmode": "disable", "port": 5432}
-    user = {"user": "postgres"}
-    for kind in ({"kind": "none"}, {"kind": "password", "password": "hunter2"}):
-        monkeypatch.delenv("AZPG_CREDENTIAL_KIND")
-        with (
-            connect_from_env(server=local, database=user, credential=kind) as pool,
-            pool.connection() as conn,
-        ):
-            assert conn.execute("select current_user").fetchone() == ("postgres",)
-            assert token_info(pool).requests == 0
-        monkeypatch.setenv("AZPG_CREDENTIAL_KIND", "managed-identity")
-    assert box.authority.requests == []
