@@ -229,17 +229,3 @@ def test_two_at_once():
         with pytest.raises(psycopg.OperationalError, match="validating"):
             sign_in(other, one.issuer.token(one.identity))
     one.stop()
-
-
-def test_the_quickstart(tmp_path, box):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "examples" / "quickstart.py"],
-        env={**os.environ, **box.environment},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    for words in ("sandbox-app", "TLSv1.3", "PostgreSQL 18", "10 at once", "1 token request\n"):
-        assert words in done.stdout
