@@ -7,7 +7,7 @@ demand; the rest is what the caller wrote, and what libpq's environment says of 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from azpgauth.clouds import CLOUDS, MANAGEMENT_SCOPE, cloud_of
@@ -58,7 +58,7 @@ class Entry:
 
     login: TokenLogin
     tls: Tls
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
 
     def libpq(self, grant: Grant, trusted: str) -> dict[str, str | None]:
         """The keywords to add, for libpq."""

@@ -44,16 +44,12 @@ def sign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], C]) -> C
             login.accepted(grant)
             roots.proved(trusted)
             return conn
-        if not isinstance(error, Exception):
-            raise error
-        wider = roots.wider(trusted, str(error))
-        if wider is not None:
+        if (wider := roots.wider(trusted, str(error))) is not None:
             trusted = wider
-            continue
-        again = login.regrant(grant, str(error))
-        if again is None:
+        elif (again := login.regrant(grant, str(error))) is not None:
+            grant = again
+        else:
             raise error
-        grant = again
 
 
 async def asign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], Awaitable[C]]) -> C:
@@ -69,16 +65,12 @@ async def asign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], A
             login.accepted(grant)
             roots.proved(trusted)
             return conn
-        if not isinstance(error, Exception):
-            raise error
-        wider = roots.wider(trusted, str(error))
-        if wider is not None:
+        if (wider := roots.wider(trusted, str(error))) is not None:
             trusted = wider
-            continue
-        again = await login.aregrant(grant, str(error))
-        if again is None:
+        elif (again := await login.aregrant(grant, str(error))) is not None:
+            grant = again
+        else:
             raise error
-        grant = again
 
 
 def without_secrets(exc: BaseException) -> BaseException:

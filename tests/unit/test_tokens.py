@@ -333,3 +333,47 @@ def test_a_child_after_fork_neither_hangs_nor_asks_again(mint):
             os._exit(status)
     source._lock.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_an_async_source_is_asked_on_the_loop_of_whoever_asks_first():
+    asked = []
+
+    async def amint():
+        asked.append(asyncio.get_running_loop())
+        await asyncio.sleep(0.01)
+        return Token("a", time.time() + 3600, fetched_at=time.time())
+
+    source = TokenSource(amint=amint)
+    assert source.prefetch() is None
+    with pytest.raises(TokenError, match="event loop"):
+        source.get()
+
+    async def main():
+        tokens = await asyncio.gather(*(source.aget() for _ in range(20)))
+        return asyncio.get_running_loop(), {token.value for token, _ in tokens}
+
+    loop, values = asyncio.run(main())
+    assert values == {"a"}
+    assert asked == [loop]
+    assert source.get()[0].value == "a"
+    assert source.info().requests == 1
+
+
+def test_an_async_request_whose_loop_ends_is_told_and_the_next_one_starts_afresh():
+    hang = True
+
+    async def amint():
+        if hang:
+            await asyncio.sleep(60)
+        return Token("a", time.time() + 3600, fetched_at=time.time())
+
+    source = TokenSource(amint=amint)
+
+    async def impatient():
+        await source.aget(0.01)
+
+    with pytest.raises(TokenError, match="within"):
+        asyncio.run(impatient())
+    assert "ended" in source.info().last_error
+    hang = False
+    assert asyncio.run(source.aget())[0].value == "a"
