@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from azpgauth.login import Grant, Login
     from azpgauth.plan import ConnectPlan
 
-__all__ = ["ERRORS", "aconnect", "aopen_pool", "unopened_pool"]
+__all__ = ["aconnect", "aopen_pool", "errors", "unopened_pool"]
 
-ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
-"""What a failed connect raises."""
+
+def errors() -> tuple[type[BaseException], ...]:
+    """What a failed connect raises."""
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+
 
 _OWNED_BY_CONNECT = frozenset(
     {"dsn", "host", "port", "user", "password", "passfile", "service", "servicefile", "database"}

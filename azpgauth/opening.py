@@ -54,18 +54,21 @@ class Prepared:
     native: Mapping[str, Any] | None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self) -> Any:
-        """The driver's module; the request for the token is under way while it is imported.
+    def load(self) -> tuple[Any, tuple[type[BaseException], ...]]:
+        """The driver's module, and what a failed connect raises there.
+
+        The request for the token is under way while it is imported.
 
         Raises:
             MissingDriverError: The driver is not installed.
         """
         self.login.prefetch()
-        return import_module(_MODULES[self.driver])
+        module = import_module(_MODULES[self.driver])
+        return module, module.errors(**self.options)
 
     def unopened(self) -> Any:
         """The async driver's pool, which opens when it is first used."""
-        module = self.load()
+        module, _ = self.load()
         return module.unopened_pool(self.plan, self.login, self.native, **self.options)
 
     def opened(self, how: str) -> Any:
@@ -77,14 +80,14 @@ class Prepared:
         Raises:
             ConnectError: It failed, for good or for too long.
         """
-        module = self.load()
+        module, errors = self.load()
         course = _Course(self)
         while True:
             try:
                 return getattr(module, how)(
                     self.plan, self.login, self.native, timeout=course.left(), **self.options
                 )
-            except module.ERRORS as exc:
+            except errors as exc:
                 error = exc
             time.sleep(course.pause_after(error))
 
@@ -94,14 +97,14 @@ class Prepared:
         Args:
             how: The function: `aopen_pool` or `aconnect`.
         """
-        module = await asyncio.to_thread(self.load)
+        module, errors = await asyncio.to_thread(self.load)
         course = _Course(self)
         while True:
             try:
                 return await getattr(module, how)(
                     self.plan, self.login, self.native, timeout=course.left(), **self.options
                 )
-            except module.ERRORS as exc:
+            except errors as exc:
                 error = exc
             await asyncio.sleep(course.pause_after(error))
 

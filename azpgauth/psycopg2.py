@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from azpgauth.plan import ConnectPlan, PoolLimits
     from azpgauth.tls import Tls
 
-__all__ = ["ERRORS", "ConnectionPool", "EntraConnection", "connect", "open_pool"]
+__all__ = ["ConnectionPool", "EntraConnection", "connect", "errors", "open_pool"]
 
-ERRORS = (psycopg2.Error,)
-"""What a failed connect raises."""
+
+def errors() -> tuple[type[BaseException], ...]:
+    """What a failed connect raises."""
+    return (psycopg2.Error,)
+
 
 _OWNED = OWNED_BY_LIBPQ | {"dsn", "minconn", "maxconn", "database"}
 

@@ -31,18 +31,21 @@ if TYPE_CHECKING:
     from azpgauth.tls import Tls
 
 __all__ = [
-    "ERRORS",
     "AsyncEntraConnection",
     "EntraConnection",
     "aconnect",
     "aopen_pool",
     "connect",
+    "errors",
     "open_pool",
     "unopened_pool",
 ]
 
-ERRORS = (psycopg.Error,)
-"""What a failed connect raises."""
+
+def errors() -> tuple[type[BaseException], ...]:
+    """What a failed connect raises."""
+    return (psycopg.Error,)
+
 
 _OWNED = (
     OWNED_BY_LIBPQ

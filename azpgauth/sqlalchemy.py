@@ -34,21 +34,31 @@ if TYPE_CHECKING:
     from azpgauth.plan import ConnectPlan
 
 __all__ = [
-    "ERRORS",
     "aconnect",
     "aopen_pool",
     "connect",
     "create_asyncpg_engine",
     "enable_entra_authentication",
     "enable_entra_authentication_async",
+    "errors",
     "open_pool",
     "unopened_pool",
 ]
 
-ERRORS = (sqlalchemy.exc.DBAPIError, OSError, asyncio.TimeoutError)
-"""What a failed connect raises; a `DBAPIError` has the driver's own as its `orig`."""
-
 Dialect = Literal["psycopg", "psycopg2", "asyncpg"]
+
+
+def errors(dialect: Dialect = "psycopg") -> tuple[type[BaseException], ...]:
+    """What a failed connect raises; a `DBAPIError` has the driver's own as its `orig`."""
+    found = (sqlalchemy.exc.DBAPIError, OSError, asyncio.TimeoutError)
+    if dialect != "asyncpg":
+        return found
+    try:  # SQLAlchemy 2.0 does not wrap what asyncpg raises on connecting
+        from asyncpg import InterfaceError, PostgresError
+    except ImportError as exc:
+        raise missing_driver(dialect, exc) from exc
+    return (*found, PostgresError, InterfaceError)
+
 
 _OWNED = frozenset(
     {"url", "creator", "async_creator", "pool", "pool_size", "max_overflow", "pool_timeout"}

@@ -1,12 +1,21 @@
 """Every test starts in an empty folder, without the variables that azpgauth and its parts read."""
 
 import os
+import sys
 
 import pytest
 
 from azpgauth.sandbox import Sandbox
 
 _PREFIXES = ("AZPG_", "AZURE_", "PG", "IDENTITY_", "MSI_", "IMDS_", "REQUESTS_CA", "POSTGRES_")
+
+
+def pytest_configure(config):
+    if sys.version_info < (3, 11):
+        # asyncio's TLS there does not mark a transport as closed when the peer hangs up.
+        config.addinivalue_line(
+            "filterwarnings", "ignore:unclosed transport <asyncio.sslproto:ResourceWarning"
+        )
 
 
 @pytest.fixture(autouse=True)
