@@ -46,7 +46,7 @@ THIRD_PARTY = {
     "psycopg_pool": {"psycopg3", "factory"},
     "psycopg2": {"psycopg2", "sqlalchemy", "factory"},
     "sqlalchemy": {"sqlalchemy", "factory"},
-    "asyncpg": {"asyncpg", "factory"},
+    "asyncpg": {"asyncpg", "sqlalchemy", "factory"},
     "pydantic": {"settings"},
     "click": {"cli"},
     "cryptography": {"sandbox"},
