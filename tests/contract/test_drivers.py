@@ -1,6 +1,5 @@
 """One contract, over all drivers: a real PostgreSQL, the real azure-identity."""
 
-import gc
 import logging
 import threading
 import time
@@ -32,7 +31,6 @@ def kit(request, box):
     with Loop() as loop:
         found.loop = loop
         yield found
-    gc.collect()
 
 
 @pytest.fixture
@@ -100,9 +98,9 @@ def test_a_token_is_renewed_in_the_pools_life(kit, box):
     # One that lives so short that it is renewed at half of the time in which it may be used.
     box.authority.lifetime = 31.5
     with kit.pool(pool={"max_size": 5}) as pool:
-        assert len(box.authority.requests) == 1
+        before = len(box.authority.requests)
         until = time.monotonic() + 20
-        while len(box.authority.requests) < 2:
+        while len(box.authority.requests) == before:
             assert time.monotonic() < until
             time.sleep(0.05)
         box.authority.lifetime = 3600
