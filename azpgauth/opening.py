@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from importlib import import_module
+from inspect import iscoroutinefunction
 from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -206,7 +207,7 @@ class closing(Generic[T]):  # noqa: N801 - as contextlib.closing
         )
         if self._close is None:
             raise TypeError(f"{type(pool).__name__} has none of {', '.join(names)}")
-        self._awaited = asyncio.iscoroutinefunction(self._close)
+        self._awaited = iscoroutinefunction(self._close)
 
     def __enter__(self) -> T:
         if self._awaited:

@@ -78,8 +78,12 @@ class ConnectionPool(ThreadedConnectionPool):
         # Places that are taken: by connections in use, and by those being checked or opened.
         self._taken = 0
         self._idle.append(self._joined(first))
-        while len(self._idle) < self.minconn:
-            self._idle.append(self._joined(connect()))
+        try:
+            while len(self._idle) < self.minconn:
+                self._idle.append(self._joined(connect()))
+        except BaseException:
+            self.closeall()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -284,11 +288,7 @@ def open_pool(
     how = _How.of(plan, native)
     first = how.connect(login, timeout)
     hold = Hold(login)
-    try:
-        pool = ConnectionPool(lambda: how.connect(login), plan.pool, hold, first)
-    except BaseException:
-        first.close()
-        raise
+    pool = ConnectionPool(lambda: how.connect(login), plan.pool, hold, first)
     hold.start()
     hold.end_with(pool)
     return pool

@@ -5,6 +5,7 @@ Sync and async alike, in no driver's terms: a driver module hands in how it conn
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -93,16 +94,21 @@ class Hold:
 
     def __init__(self, login: Login) -> None:
         self._login = login
+        self._lock = threading.Lock()  # an engine's threads connect at the same time
         self._release: Callable[[], None] | None = None
 
     def start(self) -> None:
         """The pool opens, or connects: from now on the login is kept fresh."""
-        if self._release is None:
-            self._release = self._login.hold()
+        if self._release is not None:
+            return
+        with self._lock:
+            if self._release is None:
+                self._release = self._login.hold()
 
     def end(self) -> None:
         """The pool has closed, for now at least."""
-        release, self._release = self._release, None
+        with self._lock:
+            release, self._release = self._release, None
         if release is not None:
             release()
 
