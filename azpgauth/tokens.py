@@ -148,7 +148,8 @@ class TokenSource:
 
     def _reset_threads(self) -> None:
         # Also in a child after fork: its parent's threads, and whoever held the lock, are gone.
-        self._lock = threading.Lock()
+        # Reentrant: a pool that is collected while it is held lets go of this source.
+        self._lock = threading.RLock()
         self._flight: _Flight | None = None
         self._refresher: _Refresher | None = None
 
