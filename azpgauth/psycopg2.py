@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,8 @@ class ConnectionPool(ThreadedConnectionPool):
         self._new = connect
         self._limits = limits
         self._hold = hold
-        self._changed = threading.Condition()
+        self._guard = threading.Lock()
+        self._line: deque[threading.Event] = deque()  # who waits for a place, first come first
         self._idle: list[_Member] = []
         self._leased: dict[Hashable, _Member] = {}
         self._keys_of: dict[int, Hashable] = {}
@@ -119,20 +121,18 @@ class ConnectionPool(ThreadedConnectionPool):
             psycopg2.pool.PoolError: None was free within the pool's `timeout`, or it is closed.
             psycopg2.Error: A new one could not be made.
         """
-        deadline = time.monotonic() + self._limits.timeout
-        with self._changed:
+        with self._guard:
             if key is not None and key in self._leased:
                 return self._leased[key].conn
-            self._wait_for_place(deadline)
-            self._taken += 1
-            member = self._idle.pop() if self._idle else None
+        self._take_place()
         # Outside of the lock: meanwhile others come and go.
         try:
-            member = self._ready(member)
+            member = self._ready()
         except BaseException:
-            self._leave()
+            with self._guard:
+                self._leave_place()
             raise
-        with self._changed:
+        with self._guard:
             if not self.closed:
                 if key is None:
                     self._last_key += 1
@@ -154,7 +154,7 @@ class ConnectionPool(ThreadedConnectionPool):
         Raises:
             psycopg2.pool.PoolError: It is not one of this pool's connections in use.
         """
-        with self._changed:
+        with self._guard:
             key = self._keys_of.get(id(conn)) if key is None else key
             if key not in self._leased:
                 if self.closed and conn is not None:
@@ -163,26 +163,26 @@ class ConnectionPool(ThreadedConnectionPool):
             member = self._leased.pop(key)
             self._keys_of.pop(id(member.conn))
         keep = not close and self._settled(member)
-        with self._changed:
-            self._taken -= 1
+        with self._guard:
             superfluous = [] if keep and not self.closed else [member]
             if not superfluous:
                 member.idle_since = time.monotonic()
                 self._idle.append(member)
+            self._leave_place()
             superfluous += self._idle_for_long()
-            self._changed.notify()
         for other in superfluous:
             other.conn.close()
 
     def closeall(self) -> None:
         """Close all connections, also those in use; closing twice does no harm."""
-        with self._changed:
+        with self._guard:
             self.closed = True
             conns = [member.conn for member in [*self._idle, *self._leased.values()]]
             self._idle.clear()
             self._leased.clear()
             self._keys_of.clear()
-            self._changed.notify_all()
+            while self._line:
+                self._line.popleft().set()
         self._hold.end()
         for conn in conns:
             with suppress(psycopg2.Error):
@@ -190,31 +190,51 @@ class ConnectionPool(ThreadedConnectionPool):
 
     close = closeall
 
-    def _wait_for_place(self, deadline: float) -> None:
-        while not self.closed and self._taken >= self.maxconn:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise PoolError(
-                    f"no connection came free within {self._limits.timeout:g} s: "
-                    f"all {self.maxconn} are in use"
-                )
-            self._changed.wait(left)
+    def _take_place(self) -> None:
+        """Wait for one of the `max_size` places, in turn."""
+        turn = threading.Event()
+        with self._guard:
+            if self.closed:
+                raise PoolError("connection pool is closed")
+            if self._taken < self.maxconn:
+                self._taken += 1
+                return
+            self._line.append(turn)
+        try:
+            turn.wait(self._limits.timeout)
+        except BaseException:  # Ctrl-C
+            with self._guard:
+                self._leave_place() if turn.is_set() else self._line.remove(turn)
+            raise
+        with self._guard:
+            came = turn.is_set()
+            if not came:
+                self._line.remove(turn)
         if self.closed:
             raise PoolError("connection pool is closed")
+        if not came:
+            raise PoolError(
+                f"no connection came free within {self._limits.timeout:g} s: "
+                f"all {self.maxconn} are in use"
+            )
 
-    def _leave(self) -> None:
-        with self._changed:
+    def _leave_place(self) -> None:
+        """Hand the place over to whoever waits longest. The lock is held."""
+        if self._line:
+            self._line.popleft().set()
+        else:
             self._taken -= 1
-            self._changed.notify()
 
-    def _ready(self, member: _Member | None) -> _Member:
-        while member is not None:
+    def _ready(self) -> _Member:
+        """A connection for a place: the one used last if it is good, else a new one."""
+        while True:
+            with self._guard:
+                member = self._idle.pop() if self._idle else None
+            if member is None:
+                return self._joined(self._new())
             if time.monotonic() < member.renew_at and _alive(member.conn):
                 return member
             member.conn.close()
-            with self._changed:
-                member = self._idle.pop() if self._idle else None
-        return self._joined(self._new())
 
     def _joined(self, conn: Any) -> _Member:
         # Connections that were opened together are not renewed all at the same moment.

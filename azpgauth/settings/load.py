@@ -194,7 +194,7 @@ def _reason(
             f"remove it, or set credential.kind to {kinds}",
         )
     if kind == "contradiction":
-        return str(error["msg"]), str(context["action"])
+        return str(context["message"]), str(context["action"])
     if kind in {"literal_error", "union_tag_invalid"}:
         allowed = str(context.get("expected") or context.get("expected_tags"))
         given = str(data.get(section, {}).get(name))

@@ -195,11 +195,10 @@ class PoolSettings(_Section):
         if self.min_size > self.max_size:
             raise PydanticCustomError(
                 "contradiction",
-                "min_size {min_size} is over max_size {max_size}",
+                "{setting} {message}",
                 {
                     "setting": "min_size",
-                    "min_size": self.min_size,
-                    "max_size": self.max_size,
+                    "message": f"is over max_size {self.max_size}",
                     "action": "lower min_size or raise max_size",
                 },
             )
@@ -297,7 +296,7 @@ class Settings(BaseModel):
         for setting, message, action in _contradictions(self):
             raise PydanticCustomError(
                 "contradiction",
-                "{message}",
+                "{setting} {message}",
                 {"setting": setting, "message": message, "action": action},
             )
         return self
@@ -314,7 +313,7 @@ def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
         found.append(
             (
                 "driver.dialect",
-                f"{wrong} does not go with driver.name {driver.name}",
+                f"does not go with driver.name {driver.name}",
                 f"set it to psycopg or {right}, or driver.name to {other}",
             )
         )
@@ -325,7 +324,7 @@ def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
         found.append(
             (
                 "server.sslmode",
-                f"{server.sslmode} could send the token in clear",
+                "could send the token in clear",
                 (
                     "use verify-full (the default), verify-ca or require; weaker modes are for "
                     "credential.kind password and none"
@@ -336,7 +335,7 @@ def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
         found.append(
             (
                 "server.sslmode",
-                f"{server.sslmode} towards another machine sends everything in clear",
+                "sends everything in clear, and to another machine",
                 (
                     "use verify-full (the default), verify-ca or require; weaker modes are for "
                     "this machine's own addresses and sockets"
