@@ -316,7 +316,7 @@ def test_repr_has_no_token(mint):
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_after_fork_neither_hangs_nor_asks_again(mint):
     source = source_of(mint)
-    source.hold()
+    release = source.hold()
     source.get()
     mint.go.clear()
     source._lock.acquire()  # as another thread may, in the moment of the fork
@@ -333,6 +333,7 @@ def test_a_child_after_fork_neither_hangs_nor_asks_again(mint):
             os._exit(status)
     source._lock.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    release()
 
 
 def test_an_async_source_is_asked_on_the_loop_of_whoever_asks_first():
