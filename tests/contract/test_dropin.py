@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -147,7 +148,7 @@ def test_an_identity_of_its_own_name(use, box, credential):
 
 
 def test_a_system_assigned_identity(use, box, credential):
-    resource = Identity(f"vm-{id(use)}", kind="system-assigned")
+    resource = Identity(f"vm-{uuid.uuid4()}", kind="system-assigned")
     box.create_role(resource)
     box.authority.identity = resource
     try:
@@ -157,7 +158,7 @@ def test_a_system_assigned_identity(use, box, credential):
 
 
 def test_a_service_principal_with_an_explicit_user(use, box, credential):
-    principal = Identity(f"sp-{id(use)}", kind="service-principal")
+    principal = Identity(f"sp-{uuid.uuid4()}", kind="service-principal")
     box.create_role(principal)
     box.authority.identity = principal
     try:
