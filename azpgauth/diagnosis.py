@@ -32,6 +32,14 @@ _UNKNOWN = Diagnosis("", "")
 
 _TABLE: tuple[tuple[str, Diagnosis], ...] = (
     (
+        r"partial pkt in startup phase",
+        Diagnosis(
+            "PgBouncer before its fix of July 2026 refuses a password as long as this token",
+            "set server.port to 5432, or sign in with an identity that is in fewer groups, "
+            "such as a managed one",
+        ),
+    ),
+    (
         r"access token has expired",
         Diagnosis("the server says that the token has expired", "check this machine's clock"),
     ),

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from azpgauth.clouds import CLOUDS, MANAGEMENT_SCOPE, cloud_of
+from azpgauth.clouds import CLOUDS, PGBOUNCER_PORTS, cloud_of
 from azpgauth.errors import CredentialValueError, EntraConnectionValueError, RoleError, TokenError
 from azpgauth.login import TokenLogin
 from azpgauth.passed import is_async, is_credential, source_of
@@ -115,13 +115,15 @@ def entry_of(
         return None
     hosts = _hosts(parameters)
     clouds = [cloud for host in hosts if (cloud := cloud_of(host))]
-    scope = CLOUDS[clouds[0] if clouds else "public"].scope
+    facts = CLOUDS[clouds[0] if clouds else "public"]
+    port = str(parameters.get("port") or os.environ.get("PGPORT") or "")
     login = _EntraLogin(
-        source_of(credential, scope, "on-demand"),
+        source_of(credential, facts.scope, "on-demand"),
         role=user or None,
-        fallback=source_of(credential, MANAGEMENT_SCOPE, "on-demand"),
+        fallback=source_of(credential, facts.management_scope, "on-demand"),
         timeout=_TOKEN_TIMEOUT,
         owner=credential,
+        pgbouncer=any(port == str(each) for each in PGBOUNCER_PORTS),
     )
     tls = Tls("require", Roots("")) if password else tls_of(parameters, hosts, os.environ)
     return Entry(login, tls, password or None)

@@ -10,7 +10,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
-from azpgauth.clouds import CLOUDS, MANAGEMENT_SCOPE
+from azpgauth.clouds import CLOUDS, PGBOUNCER_PORTS
 from azpgauth.errors import Problem, SettingsError, TokenError
 from azpgauth.login import Login, StaticLogin, TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, Opening, Prepared
@@ -322,18 +322,22 @@ class PoolTokenInfo:
 
     Attributes:
         role: The PostgreSQL role, as far as it is known.
+        identity: Who the token is for, and which credential gave it.
         requests: How many tokens the pool's identity has asked for in this process.
         failures: How many of these requests failed.
         expires_on: When the present token expires, in seconds since the epoch.
         renew_at: When it will be renewed.
+        last_refresh: When it was fetched.
         last_error: What the last request failed with, None if it did not.
     """
 
     role: str | None
+    identity: str | None = None
     requests: int = 0
     failures: int = 0
     expires_on: float | None = None
     renew_at: float | None = None
+    last_refresh: float | None = None
     last_error: str | None = None
 
 
@@ -485,7 +489,7 @@ def _plan(settings: Settings) -> ConnectPlan:
 
 
 def _login(settings: Settings, passed: Credential | None) -> Login:
-    from azpgauth.settings.models import PasswordSettings, TokenCredentialSettings
+    from azpgauth.settings.credential import PasswordSettings, TokenCredentialSettings
 
     wanted = settings.credential
     role = settings.database.user
@@ -506,15 +510,21 @@ def _login(settings: Settings, passed: Credential | None) -> Login:
         )
         return StaticLogin(role or "", password)
     # azure.identity is imported by the first request, on its own thread.
-    from azpgauth.credentials import source_for
+    from azpgauth.credentials import person_timeout, source_for
 
-    scope = wanted.scope or CLOUDS[settings.server.cloud_name].scope
+    cloud = CLOUDS[settings.server.cloud_name]
+    scope = wanted.scope or cloud.scope
     if passed is not None:
         source = source_of(passed, scope, wanted.refresh)
-        fallback = source_of(passed, MANAGEMENT_SCOPE, "on-demand")
+        fallback = source_of(passed, cloud.management_scope, "on-demand")
     else:
-        source = source_for(wanted, scope)
-        fallback = source_for(wanted, MANAGEMENT_SCOPE)
+        source = source_for(wanted, scope, cloud)
+        fallback = source_for(wanted, cloud.management_scope, cloud)
     return TokenLogin(
-        source, role=role, fallback=fallback, timeout=settings.pool.timeout, owner=passed
+        source,
+        role=role,
+        fallback=fallback,
+        timeout=max(settings.pool.timeout, person_timeout(wanted)),
+        owner=passed,
+        pgbouncer=settings.server.port in PGBOUNCER_PORTS,
     )

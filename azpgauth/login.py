@@ -6,6 +6,7 @@ not know whether the password is a token or a fixed one.
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from azpgauth.tokens import Token, TokenSource
 
 __all__ = ["Grant", "Login", "StaticLogin", "TokenLogin"]
+
+logger = logging.getLogger("azpgauth.login")
+
+LONG = 6000
+"""Bytes of a token from which PgBouncer may refuse it: https://github.com/pgbouncer/pgbouncer/issues/874"""
 
 _REFUSED = re.compile(
     r"password authentication failed|access token|audience claim|oid claim|oid mismatch"
@@ -131,6 +137,7 @@ class TokenLogin:
             database's do not; asked once at most.
         timeout: Seconds to wait for a token.
         owner: What the source needs and knows only weakly; it is kept alive here.
+        pgbouncer: Whether PgBouncer stands before the server, which may refuse a long token.
     """
 
     def __init__(
@@ -141,9 +148,11 @@ class TokenLogin:
         fallback: TokenSource | None = None,
         timeout: float | None = None,
         owner: object = None,
+        pgbouncer: bool = False,
     ) -> None:
         self.source = source
         self._owner = owner
+        self._pgbouncer = pgbouncer
         self._ahead: Future[Token | TokenError] | None = None
         self._explicit = role
         self._fallback = fallback
@@ -162,7 +171,7 @@ class TokenLogin:
     def grant(self) -> Grant:
         """The present token and its role."""
         token, fresh = self.source.get(self._timeout)
-        fresh = self._came_ahead(token) or fresh
+        fresh = self._looked_at(token) or fresh
         role = self._role_at_once(token)
         if role is None:
             role = self._role_from(token, self._fallback_token())
@@ -171,7 +180,7 @@ class TokenLogin:
     async def agrant(self) -> Grant:
         """The present token and its role."""
         token, fresh = await self.source.aget(self._timeout)
-        fresh = self._came_ahead(token) or fresh
+        fresh = self._looked_at(token) or fresh
         role = self._role_at_once(token)
         if role is None:
             role = self._role_from(token, await self._afallback_token())
@@ -203,8 +212,16 @@ class TokenLogin:
         """Keep the token fresh until the returned function is called."""
         return self.source.hold()
 
-    def _came_ahead(self, token: Token) -> bool:
+    def _looked_at(self, token: Token) -> bool:
         """Whether this is what `prefetch` asked for: then it is as fresh as if asked for now."""
+        if self._pgbouncer and len(token.value) > LONG:
+            self._pgbouncer = False  # said once
+            logger.warning(
+                "the token has %d bytes (its user is in many groups), and PgBouncer before its fix "
+                "of July 2026 refuses long passwords: if it does, set server.port to 5432, or sign "
+                "in with a managed identity",
+                len(token.value),
+            )
         ahead, self._ahead = self._ahead, None
         return ahead is not None and ahead.done() and ahead.result() is token
 

@@ -5,6 +5,7 @@ azure.identity is not imported here: any object of azure-core's shape does, sync
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -12,7 +13,8 @@ from inspect import iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal
 
 from azpgauth.errors import TokenError
-from azpgauth.schedule import Token
+from azpgauth.role import claims_of
+from azpgauth.schedule import MARGIN, Token
 from azpgauth.tokens import TokenSource
 
 if TYPE_CHECKING:
@@ -69,11 +71,20 @@ _lock = threading.RLock()  # reentrant: a weak reference may die while it is hel
 _sources: dict[int, tuple[weakref.ref[Any], dict[str, TokenSource]]] = {}
 
 
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - whoever held it is gone
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def _new_source(
     reference: Callable[[], Any], awaited: bool, scope: str, refresh: Refresh
 ) -> TokenSource:
     if awaited:
-        return TokenSource(amint=lambda: _aask(_alive(reference), scope))
+        return TokenSource(amint=lambda: _aask(_alive(reference), scope), refresh=refresh)
     return TokenSource(lambda: ask(_alive(reference), scope), refresh=refresh)
 
 
@@ -93,11 +104,11 @@ def ask(credential: Any, scope: str) -> Token:
             f"{type(credential).__name__} is an async credential; "
             "pass the one of the same name from azure.identity"
         )
-    return _token(answer)
+    return _token(credential, answer)
 
 
 async def _aask(credential: Any, scope: str) -> Token:
-    return _token(await _asked(credential)(scope))
+    return _token(credential, await _asked(credential)(scope))
 
 
 def _asked(credential: object) -> Any:
@@ -105,11 +116,32 @@ def _asked(credential: object) -> Any:
     return getattr(credential, "get_token_info", None) or getattr(credential, "get_token", None)
 
 
-def _token(answer: Any) -> Token:
+def _token(credential: object, answer: Any) -> Token:
+    now = time.time()
     refresh_on = getattr(answer, "refresh_on", None)
     return Token(
         answer.token,
-        float(answer.expires_on),
+        _expiry(answer.token, float(answer.expires_on), now),
         None if refresh_on is None else float(refresh_on),
-        fetched_at=time.time(),
+        fetched_at=now,
+        credential=_name(credential),
     )
+
+
+def _expiry(token: str, told: float, now: float) -> float:
+    """When a token expires: as told, unless that is past and the token itself says otherwise.
+
+    AzureDeveloperCliCredential takes the program's UTC for local time, so that east of Greenwich
+    a good token looks expired.
+    """
+    if told - now >= MARGIN:
+        return told
+    claimed = claims_of(token).get("exp")
+    return max(told, float(claimed)) if isinstance(claimed, (int, float)) else told
+
+
+def _name(credential: object) -> str:
+    """Which credential gave the token: of a chain, the one that won."""
+    winner = getattr(credential, "_successful_credential", None)
+    names = [type(each).__name__ for each in (credential, winner) if each is not None]
+    return ": ".join(names)

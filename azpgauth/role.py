@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import RoleError
@@ -16,7 +17,7 @@ from azpgauth.errors import RoleError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["claims_of", "no_role", "role_of"]
+__all__ = ["claims_of", "no_role", "role_of", "who"]
 
 _NAME_CLAIMS = ("upn", "preferred_username", "unique_name")
 
@@ -57,13 +58,41 @@ def role_of(claims: Mapping[str, Any]) -> str | None:
         'ada@example.com'
     """
     resource = claims.get("xms_mirid")
-    if isinstance(resource, str) and (name := _resource_name(resource)):
+    if isinstance(resource, str) and (name := _resource_name(resource)) and _is_name(name):
         return name
     for claim in _NAME_CLAIMS:
         value = claims.get(claim)
-        if isinstance(value, str) and value.strip():
+        if isinstance(value, str) and _is_name(value):
             return value
     return None
+
+
+def _is_name(text: str) -> bool:
+    """Whether PostgreSQL could have a role of this name: bytes in UTF-8, and none of them NUL."""
+    # JSON can hold halves of surrogate pairs, which are no characters.
+    return bool(text.strip()) and "\0" not in text and not _SURROGATE.search(text)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def who(claims: Mapping[str, Any]) -> str:
+    """Who a token is for, for logs and reports; never empty.
+
+    Args:
+        claims: The claims, with values of any kind.
+
+    Example:
+        >>> who({"upn": "ada@example.com"})
+        "'ada@example.com'"
+    """
+    if (role := role_of(claims)) is not None:
+        return ascii(role)  # nothing in it can break a line of the log
+    for claim, what in (("appid", "application"), ("azp", "application"), ("oid", "object")):
+        value = claims.get(claim)
+        if isinstance(value, str) and value:
+            return f"{what} {value!a}"
+    return "somebody that it does not name"
 
 
 def _resource_name(resource: str) -> str | None:

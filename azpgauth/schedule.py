@@ -42,12 +42,14 @@ class Token:
         expires_on: When it expires, in seconds since the epoch.
         refresh_on: When the issuer wants it renewed, if it says so.
         fetched_at: When this process got it.
+        credential: Which credential gave it, by the name of its class.
     """
 
     value: str = field(repr=False)
     expires_on: float
     refresh_on: float | None = None
     fetched_at: float = 0.0
+    credential: str = ""
 
     def usable(self, now: float) -> bool:
         """Whether it may be handed out: it lives for `MARGIN` seconds more."""

@@ -5,6 +5,7 @@ Sync and async alike, in no driver's terms: a driver module hands in how it conn
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -94,11 +95,17 @@ class Hold:
 
     def __init__(self, login: Login) -> None:
         self._login = login
+        self._begin_process()
+
+    def _begin_process(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()  # an engine's threads connect at the same time
         self._release: Callable[[], None] | None = None
 
     def start(self) -> None:
         """The pool opens, or connects: from now on the login is kept fresh."""
+        if self._pid != os.getpid():
+            self._begin_process()  # an engine in a child after fork: nothing is held there yet
         if self._release is not None:
             return
         with self._lock:
@@ -107,6 +114,8 @@ class Hold:
 
     def end(self) -> None:
         """The pool has closed, for now at least."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
             release, self._release = self._release, None
         if release is not None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
 from azpgauth.errors import Problem, SettingsError
-from azpgauth.settings.models import SECRETS, SECTIONS, Settings, kinds_with
+from azpgauth.settings.conventions import convention_layer
+from azpgauth.settings.credential import SECRETS, fields_of, kinds_with
+from azpgauth.settings.models import SECTIONS, Settings
 from azpgauth.settings.sources import (
     Layer,
     Value,
@@ -20,9 +24,6 @@ from azpgauth.settings.sources import (
     toml_layer,
     variable,
 )
-
-if TYPE_CHECKING:
-    import os
 
 __all__ = ["load_settings", "sealed"]
 
@@ -61,6 +62,7 @@ def load_settings(
         environment_layer(),
         _file(env_file, ".env", dotenv_layer, "env_file"),
         _file(config, "azpgauth.toml", toml_layer, "config"),
+        convention_layer(os.environ),
     ]
     settings, problems = _checked(layers)
     if settings is None or problems:
@@ -71,14 +73,27 @@ def load_settings(
 def _checked(layers: list[Layer]) -> tuple[Settings | None, list[Problem]]:
     """The settings, or what is wrong. Raw values stay in this frame, out of any traceback."""
     problems = [problem for layer in layers for problem in layer.problems]
-    merged = _merge(layers)
+    merged = _merge(_of_one_kind(layers))
     data: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for (section, name), (winner, *_) in merged.items():
         data[section][name] = winner.raw
+    _warn_of_secrets(merged)
     try:
         return Settings.model_validate(data), problems
     except ValidationError as exc:
         return None, problems + _translated(exc, data, merged)
+
+
+def _warn_of_secrets(merged: dict[tuple[str, str], list[Value]]) -> None:
+    for (section, name), values in merged.items():
+        for value in values:
+            if section == "credential" and name in SECRETS and value.in_file:
+                warnings.warn(
+                    f"credential.{name} stands in {value.origin}: a secret in a file that may be "
+                    f"under version control. Move it to {variable(section, name)} in the "
+                    "environment or in .env",
+                    stacklevel=4,
+                )
 
 
 def sealed(sections: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +147,30 @@ def _file(named: str | os.PathLike[str] | None, usual: str, read: Any, keyword: 
         return Layer()
     origin, action = f"keyword argument {keyword}=", "name a file that exists"
     return Layer(problems=[Problem(keyword, origin, f"there is no file {path}", action)])
+
+
+def _of_one_kind(layers: list[Layer]) -> list[Layer]:
+    """The layers without the credential's fields that were meant for a kind named further down.
+
+    So one file for production and one variable on a laptop suffice. In the layer that names the
+    kind, and above it, a field of another kind stays, to be reported.
+    """
+    kind_of = (layer.values.get(("credential", "kind")) for layer in layers)
+    named = next(((n, kind) for n, kind in enumerate(kind_of) if kind is not None), None)
+    if named is None:
+        return layers
+    rank, kind = named
+    fields = fields_of(str(kind.raw))
+    return layers[: rank + 1] + [
+        Layer(
+            {
+                (section, name): value
+                for (section, name), value in layer.values.items()
+                if section != "credential" or name in fields
+            }
+        )
+        for layer in layers[rank + 1 :]
+    ]
 
 
 def _merge(layers: list[Layer]) -> dict[tuple[str, str], list[Value]]:

@@ -11,38 +11,32 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     FilePath,
-    SecretStr,
-    StringConstraints,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from azpgauth.clouds import cloud_of
+from azpgauth.settings.credential import (
+    FIELDS,
+    FROZEN,
+    CredentialSettings,
+    DefaultCredentialSettings,
+    Name,
+    Section,
+    TokenCredentialSettings,
+)
 from azpgauth.tls import ENCRYPTING
 
 __all__ = [
-    "SECRETS",
     "SECTIONS",
-    "CredentialSettings",
     "DatabaseSettings",
     "DriverSettings",
     "PoolSettings",
     "ServerSettings",
     "Settings",
-    "TokenCredentialSettings",
-    "kinds_with",
 ]
-
-_FROZEN = ConfigDict(
-    frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=False
-)
-
-
-class _Section(BaseModel):
-    model_config = _FROZEN
 
 
 def _hosts(value: object) -> object:
@@ -94,21 +88,18 @@ def _root(value: object) -> object:
     return None if value == "auto" else value
 
 
-Name = Annotated[str, StringConstraints(min_length=1)]
 Host = Annotated[str | tuple[str, ...], BeforeValidator(_hosts)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """Where the server is, and how far to trust it."""
 
     host: Host = Field(
         description="The server's name; several, separated by commas, are tried in their order.",
         examples=["shop.postgres.database.azure.com"],
     )
-    port: int = Field(
-        5432, ge=1, le=65535, description="The TCP port; 6432 is PgBouncer.", examples=[6432]
-    )
+    port: int = Field(5432, ge=1, le=65535, description="The TCP port; 6432 is PgBouncer.")
     sslmode: Annotated[
         Literal["verify-full", "verify-ca", "require", "prefer", "disable"],
         BeforeValidator(_sslmode),
@@ -129,10 +120,15 @@ class ServerSettings(_Section):
         examples=["auto"],
     )
     connect_timeout: int = Field(
-        10, ge=1, le=3600, description="Seconds for one attempt to connect."
+        10,
+        ge=1,
+        le=3600,
+        description="Seconds for one attempt to connect, and for all attempts at start-up.",
     )
     cloud: Literal["public", "usgov", "china"] | None = Field(
-        None, description="The Azure cloud; by default from the host's suffix."
+        None,
+        description="The Azure cloud (public, usgov, china); by default from the host's suffix.",
+        examples=["public"],
     )
 
     @property
@@ -142,13 +138,13 @@ class ServerSettings(_Section):
 
     @property
     def cloud_name(self) -> str:
-        """The cloud: as set, or by the first host's suffix."""
+        """The cloud: as set, or by the hosts' suffix."""
         if self.cloud is not None:
             return self.cloud
-        return cloud_of(self.hosts[0]) or "public"
+        return next((cloud for host in self.hosts if (cloud := cloud_of(host))), "public")
 
 
-class DatabaseSettings(_Section):
+class DatabaseSettings(Section):
     """Which database, as whom."""
 
     name: Name = Field(description="The database's name.", examples=["shop"])
@@ -158,18 +154,24 @@ class DatabaseSettings(_Section):
             "The PostgreSQL role; by default from the token. Needed for groups, service "
             "principals, and kinds password and none."
         ),
+        examples=["shop-app"],
     )
     application_name: Name = Field(
         "azpgauth", description="The program's name in the server's statistics."
     )
 
 
-class DriverSettings(_Section):
+class DriverSettings(Section):
     """Which driver."""
 
     name: Literal[
         "psycopg", "psycopg-async", "psycopg2", "sqlalchemy", "sqlalchemy-async", "asyncpg"
-    ] = Field("psycopg", description="The driver.")
+    ] = Field(
+        "psycopg",
+        description=(
+            "The driver: psycopg, psycopg-async, psycopg2, sqlalchemy, sqlalchemy-async or asyncpg."
+        ),
+    )
     dialect: Literal["psycopg", "psycopg2", "asyncpg"] = Field(
         "psycopg",
         description=(
@@ -179,7 +181,7 @@ class DriverSettings(_Section):
     )
 
 
-class PoolSettings(_Section):
+class PoolSettings(Section):
     """The bounds of the pool."""
 
     min_size: int = Field(1, ge=0, description="Connections to keep open.")
@@ -205,66 +207,6 @@ class PoolSettings(_Section):
         return self
 
 
-class TokenCredentialSettings(_Section):
-    """What every kind that gets tokens has."""
-
-    kind: str
-    scope: Name | None = Field(
-        None, description="The token's scope; by default that of the server's cloud."
-    )
-    refresh: Literal["background", "on-demand"] = Field(
-        "background",
-        description=(
-            "When tokens are renewed: background, on time; on-demand, at the next connect, "
-            "for hosts that freeze idle processes."
-        ),
-    )
-
-
-class DefaultCredentialSettings(TokenCredentialSettings):
-    """DefaultAzureCredential: what the environment offers, in its order."""
-
-    kind: Literal["default"] = "default"
-    client_id: Name | None = Field(
-        None, description="Client id of the managed or workload identity to prefer."
-    )
-
-
-class ManagedIdentitySettings(TokenCredentialSettings):
-    """ManagedIdentityCredential: the identity of the Azure resource this runs on."""
-
-    kind: Literal["managed-identity"]
-    client_id: Name | None = Field(
-        None, description="Client id of a user-assigned identity; without, the system-assigned one."
-    )
-
-
-class PasswordSettings(_Section):
-    """A fixed password: for a local PostgreSQL."""
-
-    kind: Literal["password"]
-    password: SecretStr = Field(description="The password; from the environment or .env.")
-
-
-class NoneSettings(_Section):
-    """Nothing is sent: for a local PostgreSQL that trusts its clients."""
-
-    kind: Literal["none"]
-
-
-CredentialSettings = Annotated[
-    DefaultCredentialSettings | ManagedIdentitySettings | PasswordSettings | NoneSettings,
-    Field(discriminator="kind"),
-]
-
-_KINDS: dict[str, type[BaseModel]] = {
-    "default": DefaultCredentialSettings,
-    "managed-identity": ManagedIdentitySettings,
-    "password": PasswordSettings,
-    "none": NoneSettings,
-}
-
-
 class Settings(BaseModel):
     """All of it. `load_settings` reads it from the world; a program can also make it itself.
 
@@ -274,7 +216,7 @@ class Settings(BaseModel):
         5432
     """
 
-    model_config = _FROZEN
+    model_config = FROZEN
 
     server: ServerSettings
     database: DatabaseSettings
@@ -319,6 +261,25 @@ def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
         )
     server, kind = settings.server, settings.credential.kind
     with_token = isinstance(settings.credential, TokenCredentialSettings)
+    clouds = {host: cloud for host in server.hosts if (cloud := cloud_of(host))}
+    for host, cloud in clouds.items():
+        if server.cloud not in {None, cloud}:
+            found.append(
+                (
+                    "server.cloud",
+                    f"contradicts server.host, for {host} is in cloud {cloud}",
+                    f"remove server.cloud, or set it to {cloud}",
+                )
+            )
+            break
+    if len(set(clouds.values())) > 1:
+        found.append(
+            (
+                "server.host",
+                f"names servers of different clouds: {', '.join(sorted(set(clouds.values())))}",
+                "name the servers of one cloud; a token is good in one cloud only",
+            )
+        )
     weak = server.sslmode not in ENCRYPTING
     if with_token and weak:
         found.append(
@@ -367,19 +328,11 @@ def _is_local(host: str) -> bool:
     return _is_address(host) and ipaddress.ip_address(host).is_loopback
 
 
-def kinds_with(field: str) -> list[str]:
-    """The credential kinds that have a field."""
-    return [kind for kind, model in _KINDS.items() if field in model.model_fields]
-
-
 SECTIONS: dict[str, frozenset[str]] = {
     "server": frozenset(ServerSettings.model_fields),
     "database": frozenset(DatabaseSettings.model_fields),
     "driver": frozenset(DriverSettings.model_fields),
     "pool": frozenset(PoolSettings.model_fields),
-    "credential": frozenset(name for model in _KINDS.values() for name in model.model_fields),
+    "credential": FIELDS,
 }
 """The fields of each section; for credential, those of all kinds."""
-
-SECRETS: frozenset[str] = frozenset({"password"})
-"""The fields of credential whose values no message may show."""

@@ -50,10 +50,12 @@ class Value:
     Attributes:
         raw: As the source has it.
         origin: What to edit to change it.
+        in_file: Whether that is a file of the kind that is put under version control.
     """
 
     raw: Any = field(repr=False)
     origin: str
+    in_file: bool = False
 
 
 @dataclass
@@ -139,7 +141,7 @@ def toml_layer(path: Path) -> Layer:
         else:
             for name, raw in table.items():
                 origin = f"{path}, [{section}] {name}"
-                _put(layer, section, name, raw, origin, f"[{section}] {name}")
+                _put(layer, section, name, raw, origin, f"[{section}] {name}", in_file=True)
     return layer
 
 
@@ -171,9 +173,18 @@ def _variables(environ: Mapping[str, str], origin: str) -> Layer:
     return layer
 
 
-def _put(layer: Layer, section: str, name: str, raw: object, origin: str, shown: str) -> None:
+def _put(
+    layer: Layer,
+    section: str,
+    name: str,
+    raw: object,
+    origin: str,
+    shown: str,
+    *,
+    in_file: bool = False,
+) -> None:
     if name in SECTIONS[section]:
-        layer.values[section, name] = Value(raw, origin)
+        layer.values[section, name] = Value(raw, origin, in_file)
     else:
         problem = _unknown(shown, origin, name, SECTIONS[section], f"settings in {section}")
         layer.problems.append(problem)

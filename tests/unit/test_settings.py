@@ -8,6 +8,7 @@ from dotenv import dotenv_values
 
 from azpgauth import Settings, SettingsError, load_settings
 from azpgauth.settings.models import SECTIONS
+from azpgauth.settings.reference import dotenv_example
 from azpgauth.settings.sources import variable
 
 ROOT = Path(__file__).parents[2]
@@ -206,8 +207,9 @@ def test_an_error_survives_pickling():
     assert str(again) == str(caught.value)
 
 
-def test_the_example_file_names_every_setting():
+def test_the_example_file_is_what_the_models_say():
     text = (ROOT / ".env.example").read_text()
+    assert text == dotenv_example(), "run: python -m azpgauth.settings.reference"
     named = set(re.findall(r"^#?(AZPG_\w+)=", text, re.MULTILINE))
     assert named == {
         variable(section, name) for section, names in SECTIONS.items() for name in names

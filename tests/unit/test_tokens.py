@@ -288,12 +288,17 @@ def test_a_refused_token_is_replaced_once(mint, clock):
     assert other.value == "secret-101"
     # The others who were refused with the old one take the new one.
     assert source.instead_of(cached).value == "secret-101"
-    # A server that refuses everybody is not hammered.
-    assert source.instead_of(other) is None
-    assert anew.count == 101
-    # But a token that has proved good may be replaced again.
+    # A token that has proved good may be replaced again.
     source.accepted(other)
-    assert asyncio.run(source.ainstead_of(other)).value == "secret-102"
+    last = asyncio.run(source.ainstead_of(other))
+    assert last.value == "secret-102"
+    # A server that refuses everybody is not hammered.
+    assert source.instead_of(last) is None
+    assert anew.count == 102
+    # Nor is the authority, because one pool's role is wrong while another pool gets in.
+    source.accepted(last)
+    assert source.instead_of(last) is None
+    assert anew.count == 102
 
 
 def test_no_replacement_when_the_same_token_comes_back_or_none(mint):

@@ -1,0 +1,33 @@
+"""What the token state machine needs to know of time; tests inject their own."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import threading
+
+__all__ = ["Clock", "SystemClock"]
+
+
+class Clock(Protocol):
+    """A clock that can also wait."""
+
+    def time(self) -> float:
+        """Seconds since the epoch, as in a token's ``exp``."""
+
+    def wait(self, event: threading.Event, timeout: float) -> bool:
+        """Wait for the event, `timeout` seconds at most; tell whether it was set."""
+
+
+class SystemClock:
+    """The real clock."""
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def wait(self, event: threading.Event, timeout: float) -> bool:
+        """Wait for the event, `timeout` seconds at most."""
+        return event.wait(timeout)

@@ -1,0 +1,122 @@
+"""Flight: one request for a token under way, and how everybody waits for what it brings.
+
+What a credential raised becomes an error here that holds no secret.
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from azpgauth.errors import TokenError
+from azpgauth.schedule import Token
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Answer", "Flight", "await_for", "told", "wait_for"]
+
+Answer = Token | TokenError
+
+
+@dataclass
+class Flight:
+    """One request under way.
+
+    Attributes:
+        started: When it was started, in seconds since the epoch.
+        anew: Whether it goes past the credential's own cache.
+        loop: The event loop it runs on, if it is that of an async credential.
+        task: What runs it there; the event loop itself holds tasks weakly.
+        future: What it brings. An error is a result too: it goes to any number of waiters, or
+            to none.
+    """
+
+    started: float
+    anew: bool
+    loop: asyncio.AbstractEventLoop | None = None
+    task: asyncio.Task[None] | None = None
+    future: Future[Answer] = field(default_factory=Future)
+
+    def __post_init__(self) -> None:
+        self.future.set_running_or_notify_cancel()  # so that no waiter can cancel it
+
+    def lost(self, now: float, patience: float) -> bool:
+        """Whether nobody should wait for it any more: it hangs, or its event loop is gone."""
+        # A clock that was put back must not make it young for ever.
+        late = not 0 <= now - self.started < patience
+        return late or (self.loop is not None and self.loop.is_closed())
+
+
+def wait_for(answer: Token | Future[Answer], timeout: float | None) -> tuple[Token, bool]:
+    """The token, and whether it was fetched for this call.
+
+    Args:
+        answer: The token, or what will bring it.
+        timeout: Seconds to wait; None waits as long as it takes.
+
+    Raises:
+        TokenError: The request failed, or did not end in time.
+    """
+    if isinstance(answer, Token):
+        return answer, False
+    try:
+        return _settled(answer.result(timeout)), True
+    except FutureTimeoutError:
+        raise _late(timeout) from None
+
+
+async def await_for(answer: Token | Future[Answer], timeout: float | None) -> tuple[Token, bool]:
+    """As `wait_for`, without blocking the event loop."""
+    if isinstance(answer, Token):
+        return answer, False
+    import asyncio
+
+    waiting = asyncio.wrap_future(answer)
+    # wait() leaves the request alone when this caller is cancelled or runs out of time.
+    done, _ = await asyncio.wait({waiting}, timeout=timeout)
+    if not done:
+        raise _late(timeout)
+    return _settled(waiting.result()), True
+
+
+def _settled(answer: Answer) -> Token:
+    if isinstance(answer, Token):
+        return answer
+    # Every waiter raises an error of its own: a shared one would collect their tracebacks.
+    raise TokenError(*answer.args) from answer.__cause__
+
+
+def _late(timeout: float | None) -> TokenError:
+    return TokenError(f"no token from Microsoft Entra ID within {timeout:g} s")
+
+
+_JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
+
+_TELLING = ("response", "inner_exception", "exc_type", "exc_value", "exc_traceback")
+"""What azure-core's errors carry along: the request with its secrets, and frames."""
+
+
+def told(exc: Exception) -> TokenError:
+    """What a credential raised, as an error that holds no secret.
+
+    Its cause is the credential's own error, without what it carries along and without its own
+    causes: a program's output that could not be read, say, has the token in it.
+
+    Args:
+        exc: What was raised.
+    """
+    if isinstance(exc, TokenError):
+        return exc.with_traceback(None)
+    text = _JWT.sub("<token>", str(exc))
+    error = TokenError(f"no token from Microsoft Entra ID: {type(exc).__name__}: {text}")
+    if text == str(exc):
+        error.__cause__ = exc
+    exc.__traceback__ = exc.__cause__ = exc.__context__ = None
+    for name in _TELLING:
+        if name in getattr(exc, "__dict__", {}):
+            setattr(exc, name, None)
+    return error
