@@ -309,7 +309,7 @@ class TokenSource:
                 self._token = token
                 self._failures_in_a_row = 0
                 self._not_before = 0.0
-                self._unproven = token if anew else None
+                self._unproven = token if flight.anew else None
                 self._disproved = False
             self._last_error = None
             news = self._identity != identity

@@ -4,8 +4,14 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
 
 from azpgauth.sandbox import Sandbox
+
+# pytest --hypothesis-profile thorough: many times the examples of a usual run.
+settings.register_profile("thorough", max_examples=10_000)
+settings.register_profile("usual", max_examples=200, derandomize=True)
+settings.load_profile("usual")
 
 _PREFIXES = ("AZPG_", "AZURE_", "PG", "IDENTITY_", "MSI_", "IMDS_", "REQUESTS_CA", "POSTGRES_")
 

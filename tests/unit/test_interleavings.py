@@ -1,0 +1,216 @@
+"""Random interleavings of ask, renew, fail, refuse, fork and expire, on a clock moved by hand.
+
+Requests run when the machine says so, so that every order of events can happen. The profile
+`thorough` of tests/conftest.py tries ten thousand of them.
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from azpgauth.errors import TokenError
+from azpgauth.schedule import MARGIN, Token
+from azpgauth.testing import ManualClock
+from azpgauth.tokens import RECHECK, STUCK, TokenSource
+
+SHORTEST_PAUSE = 0.5  # of backoff(), whatever the jitter
+OUTCOMES = st.one_of(
+    st.tuples(st.just("token"), st.floats(31, 90_000), st.floats(0, 1)),
+    st.tuples(st.just("short"), st.floats(-100, 29.9), st.just(0.0)),
+    st.sampled_from([("error", 0.0, 0.0), ("same", 0.0, 0.0)]),
+)
+
+
+class Request:
+    """One request, until it lands."""
+
+    def __init__(self, work, started):
+        self.work = work
+        self.started = started
+        self.lost = False
+        self.futures = []
+
+
+class Source(RuleBasedStateMachine):
+    @initialize(jitter=st.floats(0, 1))
+    def start(self, jitter):
+        self.clock = ManualClock()
+        self.requests = []  # under way, those that hang included
+        self.lost = []  # of the parent, after a fork
+        self.serial = 0
+        self.paused_at = float("-inf")
+        self.refused_for_good = set()
+        self.proven = set()
+        self.anew = set()
+        self.source = TokenSource(
+            lambda: self.mint(anew=False),
+            mint_anew=lambda: self.mint(anew=True),
+            clock=self.clock,
+            jitter=lambda: jitter,
+            run=self.run_later,
+        )
+
+    # -- what the source calls -------------------------------------------------------------
+
+    def run_later(self, work):
+        now = self.clock.time()
+        for each in self.requests:
+            each.lost = each.lost or not 0 <= now - each.started < STUCK
+            assert each.lost, "two requests under way"
+        self.requests.append(Request(work, now))
+
+    def mint(self, *, anew):
+        kind, life, share = self.outcome
+        now = self.clock.time()
+        if kind == "error":
+            raise RuntimeError("no answer from the authority")
+        if kind == "same" and self.present is not None:
+            return self.present
+        self.serial += 1
+        value = f"secret-{self.serial}"
+        if anew:
+            self.anew.add(value)
+        refresh_on = now + life * share if share > 0.2 else None
+        return Token(value, now + max(life, 31 if kind == "same" else life), refresh_on, now)
+
+    @property
+    def present(self):
+        return self.source._token
+
+    def usable(self):
+        token = self.present
+        return token is not None and token.expires_on - self.clock.time() >= MARGIN
+
+    # -- what happens ----------------------------------------------------------------------
+
+    @rule()
+    def ask(self):
+        usable, before, count = self.usable(), self.present, len(self.requests)
+        answer = self.source._ask()
+        if usable:
+            assert answer is before, "whoever asks waits though there is a good token"
+        if isinstance(answer, Token):
+            assert answer.expires_on - self.clock.time() >= MARGIN
+        else:
+            age = self.clock.time() - self.requests[-1].started
+            assert 0 <= age < STUCK, "whoever asks waits for a request that hangs"
+            self.requests[-1].futures.append(answer)
+        if len(self.requests) > count and usable:
+            self.started_ahead(before)
+
+    @rule()
+    def tick(self):
+        usable, before, count = self.usable(), self.present, len(self.requests)
+        delay = self.source._renew_if_due()
+        assert 0 < delay <= RECHECK
+        if len(self.requests) > count:
+            self.started_ahead(before)
+        elif usable and self.clock.time() >= before.renew_at():
+            waits = self.clock.time() < self.source._not_before
+            alive = [each for each in self.requests if not each.lost]
+            assert waits or alive, "nobody renews a token that is due"
+
+    def started_ahead(self, token):
+        now = self.clock.time()
+        assert now >= token.renew_at()
+        assert now - self.paused_at >= SHORTEST_PAUSE, "a busy loop"
+
+    @precondition(lambda self: self.requests)
+    @rule(outcome=OUTCOMES, late=st.booleans())
+    def land(self, outcome, late):
+        self.outcome = outcome
+        usable, before = self.usable(), self.present
+        # A request that hung may come back while another one is under way.
+        request = self.requests.pop(0 if late else -1)
+        failures = self.source.info().failures
+        request.work()
+        answers = {id(future.result(0)) for future in request.futures}
+        assert len(answers) <= 1, "waiters got different answers"
+        failed = self.source.info().failures > failures
+        if usable:
+            assert self.present is not None
+            if failed:
+                assert self.present is before, "a failed renewal lost the last good token"
+        if failed:
+            assert "no answer" in self.source.info().last_error or "left" in (
+                self.source.info().last_error
+            )
+        if self.present is before:
+            self.paused_at = self.clock.time()
+            if usable:
+                assert self.source._not_before > self.clock.time(), "nothing new, and no pause"
+        else:
+            assert self.usable()
+            self.paused_at = float("-inf")
+        for future in request.futures:
+            answer = future.result(0)
+            assert isinstance(answer, TokenError) == failed
+            assert failed or answer.expires_on - self.clock.time() >= MARGIN
+
+    @precondition(lambda self: self.present is not None)
+    @rule()
+    def refuse(self):
+        refused, count = self.present, len(self.requests)
+        asked = self.source._ask_instead_of(refused)
+        hopeless = refused.value in self.anew and refused.value not in self.proven
+        if hopeless:
+            self.refused_for_good.add(refused.value)
+        if refused.value in self.refused_for_good:
+            assert asked is None
+            assert len(self.requests) == count, "a server that refuses everybody is hammered"
+            return
+        answer, final = asked
+        assert not isinstance(answer, Token)
+        assert final or len(self.requests) == count
+        self.requests[-1].futures.append(answer)
+
+    @precondition(lambda self: self.present is not None)
+    @rule()
+    def accept(self):
+        if self.present.value not in self.refused_for_good:
+            self.proven.add(self.present.value)
+        self.source.accepted(self.present)
+
+    @rule(seconds=st.one_of(st.floats(0.01, 5), st.floats(5, 400), st.floats(400, 100_000)))
+    def wait(self, seconds):
+        self.clock.advance(seconds)
+
+    @precondition(lambda self: self.present is not None)
+    @rule(before=st.floats(0, 400))
+    def wait_until_shortly_before_it_expires(self, before):
+        self.clock.advance(max(0.0, self.present.expires_on - before - self.clock.time()))
+
+    @precondition(lambda self: self.present is not None)
+    @rule(after=st.floats(0, 3))
+    def wait_until_it_is_due(self, after):
+        due = max(self.present.renew_at(), self.source._not_before)
+        self.clock.advance(max(0.0, due + after - self.clock.time()))
+
+    @rule()
+    def put_the_clock_back(self):
+        self.clock.advance(-3600)
+        self.paused_at = float("-inf")
+
+    @rule()
+    def fork(self):
+        """Go on as the child, where no thread of the parent is."""
+        lock = self.source._lock
+        self.source._begin_process()
+        assert self.source._lock is not lock
+        self.lost += self.requests
+        self.requests = []
+
+    @invariant()
+    def nothing_secret_shows(self):
+        if hasattr(self, "source"):
+            assert "secret-" not in repr(self.source)
+
+    @invariant()
+    def counts_are_right(self):
+        if hasattr(self, "source"):
+            info = self.source.info()
+            assert info.failures <= info.requests
+
+
+TestSource = Source.TestCase
+TestSource.settings = settings(stateful_step_count=40, deadline=None)
