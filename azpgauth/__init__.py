@@ -24,15 +24,14 @@ if TYPE_CHECKING:
         TokenError,
     )
     from azpgauth.factory import (
-        PoolTokenInfo,
         aconnect,
         aconnect_from_env,
         aconnection_from_env,
         connect,
         connect_from_env,
         connection_from_env,
-        token_info,
     )
+    from azpgauth.info import PoolTokenInfo, token_info
     from azpgauth.opening import closing
     from azpgauth.settings import Settings, load_settings
 
@@ -71,15 +70,14 @@ _HOMES = {
         "TokenError",
     ),
     "azpgauth.factory": (
-        "PoolTokenInfo",
         "aconnect",
         "aconnect_from_env",
         "aconnection_from_env",
         "connect",
         "connect_from_env",
         "connection_from_env",
-        "token_info",
     ),
+    "azpgauth.info": ("PoolTokenInfo", "token_info"),
     "azpgauth.opening": ("closing",),
     "azpgauth.settings": ("Settings", "load_settings"),
 }

@@ -1,22 +1,14 @@
-"""connect…: from settings to a plan and a login, and to the driver's own pool or connection.
-
-The only place where all parts meet.
-"""
+"""connect…: from settings to the driver's own pool or connection; the functions that users call."""
 
 from __future__ import annotations
 
 import asyncio
-import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-from azpgauth.clouds import CLOUDS, PGBOUNCER_PORTS
-from azpgauth.errors import Problem, SettingsError, TokenError
-from azpgauth.login import Login, StaticLogin, TokenLogin
+from azpgauth.errors import Problem, SettingsError
+from azpgauth.info import remember
 from azpgauth.opening import ASYNC_DRIVERS, Opening, Prepared
-from azpgauth.passed import is_async, is_credential, source_of
-from azpgauth.plan import ConnectPlan, PoolLimits
-from azpgauth.tls import Roots, Tls, default_roots
+from azpgauth.prepare import Sealed, from_env, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,27 +16,22 @@ if TYPE_CHECKING:
     import asyncpg
     import psycopg
     import sqlalchemy
-    from azure.core.credentials import TokenCredential
-    from azure.core.credentials_async import AsyncTokenCredential
     from psycopg2 import extensions
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from typing_extensions import Unpack
 
+    from azpgauth.prepare import Credential
     from azpgauth.psycopg2 import ConnectionPool as Psycopg2Pool
     from azpgauth.settings import Settings
 
-    Credential: TypeAlias = TokenCredential | AsyncTokenCredential
-
 __all__ = [
-    "PoolTokenInfo",
     "aconnect",
     "aconnect_from_env",
     "aconnection_from_env",
     "connect",
     "connect_from_env",
     "connection_from_env",
-    "token_info",
 ]
 
 
@@ -115,8 +102,8 @@ def connect_from_env(**keywords: Any) -> Any:
         ...     with pool.connection() as conn:
         ...         conn.execute("select current_user").fetchone()
     """
-    keywords = _Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
-    return _pool(_from_env(keywords))
+    keywords = Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
+    return _pool(from_env(keywords))
 
 
 def connect(
@@ -149,7 +136,7 @@ def connect(
         >>> settings = load_settings(driver="psycopg")  # doctest: +SKIP
         >>> pool = connect(settings)  # doctest: +SKIP
     """
-    return _pool(_prepared(settings, credential, native))
+    return _pool(prepare(settings, credential, native))
 
 
 @overload
@@ -187,12 +174,12 @@ def connection_from_env(**keywords: Any) -> Any:
         >>> with connection_from_env() as conn:  # doctest: +SKIP
         ...     conn.execute("vacuum")
     """
-    keywords = _Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
-    prepared = _from_env(keywords)
+    keywords = Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
+    prepared = from_env(keywords)
     if prepared.driver in ASYNC_DRIVERS:
         raise _wrong_driver(prepared.driver, "connection_from_env", "aconnection_from_env")
     conn = prepared.opened("connect")
-    _opened(conn, prepared)
+    remember(conn, prepared)
     return conn
 
 
@@ -235,11 +222,11 @@ def aconnect_from_env(**keywords: Any) -> Opening[Any]:
         >>> async with aconnect_from_env(driver="asyncpg") as pool:  # doctest: +SKIP
         ...     await pool.fetchval("select current_user")
     """
-    keywords = _Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
+    keywords = Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
     return Opening(
-        lambda: _on_loop(_from_env(keywords, on_loop=True), "aconnect_from_env"),
+        lambda: _on_loop(from_env(keywords, on_loop=True), "aconnect_from_env"),
         "aopen_pool",
-        _opened,
+        remember,
     )
 
 
@@ -267,9 +254,9 @@ def aconnect(
         >>> pool = await aconnect(settings)  # doctest: +SKIP
     """
     return Opening(
-        lambda: _on_loop(_prepared(settings, credential, native, on_loop=True), "aconnect"),
+        lambda: _on_loop(prepare(settings, credential, native, on_loop=True), "aconnect"),
         "aopen_pool",
-        _opened,
+        remember,
     )
 
 
@@ -308,66 +295,12 @@ def aconnection_from_env(**keywords: Any) -> Opening[Any]:
         >>> async with aconnection_from_env(driver="asyncpg") as conn:  # doctest: +SKIP
         ...     await conn.add_listener("orders", print)
     """
-    keywords = _Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
+    keywords = Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
     return Opening(
-        lambda: _on_loop(_from_env(keywords, on_loop=True), "aconnection_from_env"),
+        lambda: _on_loop(from_env(keywords, on_loop=True), "aconnection_from_env"),
         "aconnect",
-        _opened,
+        remember,
     )
-
-
-@dataclass(frozen=True)
-class PoolTokenInfo:
-    """What a pool signs in with; never the token itself.
-
-    Attributes:
-        role: The PostgreSQL role, as far as it is known.
-        identity: Who the token is for, and which credential gave it.
-        requests: How many tokens the pool's identity has asked for in this process.
-        failures: How many of these requests failed.
-        expires_on: When the present token expires, in seconds since the epoch.
-        renew_at: When it will be renewed.
-        last_refresh: When it was fetched.
-        last_error: What the last request failed with, None if it did not.
-    """
-
-    role: str | None
-    identity: str | None = None
-    requests: int = 0
-    failures: int = 0
-    expires_on: float | None = None
-    renew_at: float | None = None
-    last_refresh: float | None = None
-    last_error: str | None = None
-
-
-def token_info(pool: object) -> PoolTokenInfo:
-    """What an open pool of `connect` signs in with.
-
-    Args:
-        pool: What `connect` or `connect_from_env` returned.
-
-    Raises:
-        TypeError: The pool was not opened by azpgauth.
-
-    Example:
-        >>> token_info(pool).requests  # doctest: +SKIP
-        1
-    """
-    try:
-        login = _logins[pool]
-    except (KeyError, TypeError):
-        raise TypeError("token_info takes what connect or connect_from_env returned") from None
-    if isinstance(login, TokenLogin):
-        return PoolTokenInfo(login.role, **vars(login.source.info()))
-    return PoolTokenInfo(login.role)
-
-
-_logins: weakref.WeakKeyDictionary[object, Login] = weakref.WeakKeyDictionary()
-
-
-def _opened(pool: object, prepared: Prepared) -> None:
-    _logins[pool] = prepared.login
 
 
 def _pool(prepared: Prepared) -> Any:
@@ -378,7 +311,7 @@ def _pool(prepared: Prepared) -> Any:
         if prepared.driver == "asyncpg":
             _need_loop()
         pool = prepared.unopened()
-    _opened(pool, prepared)
+    remember(pool, prepared)
     return pool
 
 
@@ -417,114 +350,4 @@ def _wrong_driver(driver: str, function: str, other: str) -> SettingsError:
                 f"set it to {fitting}, or use {other}",
             )
         ]
-    )
-
-
-class _Sealed:
-    """The keyword arguments of a call, whose secrets no traceback that shows locals may show."""
-
-    def __init__(self, keywords: dict[str, Any]) -> None:
-        self._keywords = keywords
-
-    def __repr__(self) -> str:
-        return f"<keywords {', '.join(self._keywords)}>"
-
-    def native(self) -> Mapping[str, Any] | None:
-        """What is for the driver alone."""
-        return self._keywords.get("native")
-
-    def credential(self) -> Credential | None:
-        """The credential object, if that is what was passed under this name."""
-        passed = self._keywords.get("credential")
-        return passed if is_credential(passed) else None
-
-    def settings(self) -> Settings:
-        """The settings, read from the world with the rest of the keywords."""
-        # pydantic takes a while to import: not where an event loop may be waiting.
-        from azpgauth.settings import load_settings
-
-        taken = {"native"}
-        if self._keywords.get("credential") is None or self.credential() is not None:
-            taken.add("credential")
-        return load_settings(**{k: v for k, v in self._keywords.items() if k not in taken})
-
-
-def _from_env(keywords: Any, *, on_loop: bool = False) -> Prepared:
-    settings = keywords.settings()
-    return _prepared(settings, keywords.credential(), keywords.native(), on_loop=on_loop)
-
-
-def _prepared(
-    settings: Settings,
-    credential: Credential | None,
-    native: Mapping[str, Any] | None,
-    *,
-    on_loop: bool = False,
-) -> Prepared:
-    driver = settings.driver.name
-    if on_loop and "name" not in settings.driver.model_fields_set:
-        driver = "psycopg-async"
-    if credential is not None and driver not in ASYNC_DRIVERS and is_async(credential):
-        raise TokenError(
-            f"{type(credential).__name__} is an async credential; "
-            "pass the one of the same name from azure.identity"
-        )
-    options = {"dialect": settings.driver.dialect} if driver.startswith("sqlalchemy") else {}
-    return Prepared(driver, _plan(settings), _login(settings, credential), native, options)
-
-
-def _plan(settings: Settings) -> ConnectPlan:
-    server, pool = settings.server, settings.pool
-    named = server.sslrootcert
-    roots = default_roots(server.hosts) if named is None else Roots(str(named))
-    return ConnectPlan(
-        hosts=server.hosts,
-        port=server.port,
-        database=settings.database.name,
-        application_name=settings.database.application_name,
-        connect_timeout=server.connect_timeout,
-        tls=Tls(server.sslmode, roots),
-        pool=PoolLimits(**pool.model_dump()),
-    )
-
-
-def _login(settings: Settings, passed: Credential | None) -> Login:
-    from azpgauth.settings.credential import PasswordSettings, TokenCredentialSettings
-
-    wanted = settings.credential
-    role = settings.database.user
-    if not isinstance(wanted, TokenCredentialSettings):
-        if passed is not None:
-            raise SettingsError(
-                [
-                    Problem(
-                        "credential",
-                        "argument credential=",
-                        f"a credential object beside credential.kind {wanted.kind}",
-                        "drop one of the two",
-                    )
-                ]
-            )
-        password = (
-            wanted.password.get_secret_value() if isinstance(wanted, PasswordSettings) else None
-        )
-        return StaticLogin(role or "", password)
-    # azure.identity is imported by the first request, on its own thread.
-    from azpgauth.credentials import person_timeout, source_for
-
-    cloud = CLOUDS[settings.server.cloud_name]
-    scope = wanted.scope or cloud.scope
-    if passed is not None:
-        source = source_of(passed, scope, wanted.refresh)
-        fallback = source_of(passed, cloud.management_scope, "on-demand")
-    else:
-        source = source_for(wanted, scope, cloud)
-        fallback = source_for(wanted, cloud.management_scope, cloud)
-    return TokenLogin(
-        source,
-        role=role,
-        fallback=fallback,
-        timeout=max(settings.pool.timeout, person_timeout(wanted)),
-        owner=passed,
-        pgbouncer=settings.server.port in PGBOUNCER_PORTS,
     )

@@ -10,19 +10,32 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
+
+from azpgauth.sandbox.environment import Credential, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+
+    from azpgauth.sandbox.identity import Kind
 
 __all__ = ["sandbox"]
 
 _ENDING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
+
+_NAMES: dict[Kind, str] = {
+    "user-assigned": "sandbox-app",
+    "system-assigned": "sandbox-app",
+    "service-principal": "sandbox-sp",
+    "user": "ada@sandbox.example",
+    "guest": "ada_example.com#EXT#@sandbox.onmicrosoft.com",
+    "group": "sandbox-group",
+}
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -32,14 +45,34 @@ _ENDING = tuple(
     help="Write the environment to this new file; it is removed at the end.",
 )
 @click.option(
+    "--credential",
+    type=click.Choice(get_args(Credential)),
+    default="managed-identity",
+    show_default=True,
+    help="What COMMAND signs in with.",
+)
+@click.option(
+    "--identity",
+    "kind",
+    type=click.Choice(list(_NAMES)),
+    help="Who signs in; user-assigned by default, or service-principal where only an application "
+    "can. Of a group, a member does.",
+)
+@click.option(
     "--endpoint",
-    type=click.Choice(["app-service", "imds"]),
+    type=click.Choice(get_args(Endpoint)),
     default="app-service",
     show_default=True,
     help="Where azure-identity finds the managed identity.",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def sandbox(env_file: Path | None, endpoint: str, command: tuple[str, ...]) -> None:
+def sandbox(
+    env_file: Path | None,
+    credential: Credential,
+    kind: Kind | None,
+    endpoint: Endpoint,
+    command: tuple[str, ...],
+) -> None:
     """Run COMMAND with a local Entra ID and PostgreSQL, and return its status.
 
     Without COMMAND, print the environment that points at the sandbox (or write it with
@@ -47,18 +80,20 @@ def sandbox(env_file: Path | None, endpoint: str, command: tuple[str, ...]) -> N
 
     Example: azpgauth sandbox -- python app.py
     """
-    from azpgauth.sandbox.box import Sandbox
+    from azpgauth.sandbox import Identity, Sandbox
 
     if env_file is not None and env_file.exists():
         raise click.ClickException(f"{env_file} exists; name a new file, or remove it first")
     with contextlib.ExitStack() as stack:
         with _signals_end():
-            box = stack.enter_context(Sandbox(endpoint=endpoint))  # type: ignore[arg-type]
+            identity = Identity(_NAMES[kind], kind=kind) if kind else None
+            box = stack.enter_context(Sandbox(identity=identity, endpoint=endpoint))
+            environment = box.environment_for(credential, identity=identity)
             if env_file is not None:
-                stack.enter_context(_written(env_file, box.environment))
+                stack.enter_context(_written(env_file, environment))
         # From here on a signal is passed to the command, or ends the wait for one: what was
         # started is stopped in any case.
-        status = _run(command, box.environment) if command else _serve(env_file, box.environment)
+        status = _run(command, environment) if command else _serve(env_file, environment)
     sys.exit(status)
 
 

@@ -4,9 +4,10 @@
 >>> with Sandbox() as box:  # doctest: +SKIP
 ...     subprocess.run(["python", "app.py"], env={**os.environ, **box.environment})
 
-The authority speaks what azure-identity asks of a managed identity's endpoint, the gateway demands
-TLS and checks tokens as Azure does, and the server is PostgreSQL 18. All of it listens on loopback
-only, and is gone when the block ends. For pytest there is the fixture `azpgauth_sandbox`.
+The authority speaks what azure-identity's credentials ask: managed and workload identities, client
+secrets and certificates, device codes, and what stands behind `az`, `azd` and `pwsh`. The gateway
+demands TLS and checks tokens as Azure does, and the server is PostgreSQL 18. All of it listens on
+loopback only, and is gone when the block ends. For pytest there is the fixture `azpgauth_sandbox`.
 """
 
 from __future__ import annotations

@@ -7,14 +7,17 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from azpgauth.errors import AzpgauthError, MissingDriverError
+from azpgauth.sandbox import wire
+from azpgauth.sandbox.environment import APPLICATIONS, variables
 from azpgauth.sandbox.server import Server, new_folder
 
 try:
     from azpgauth.sandbox.authority import Authority
     from azpgauth.sandbox.certificates import CertificateAuthority
+    from azpgauth.sandbox.directory import Directory
     from azpgauth.sandbox.gateway import Gateway
     from azpgauth.sandbox.identity import Identity, Issuer
 except ImportError as exc:
@@ -26,6 +29,8 @@ except ImportError as exc:
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from azpgauth.sandbox.environment import Credential, Endpoint
 
 __all__ = ["Sandbox"]
 
@@ -39,16 +44,20 @@ class Sandbox:
     """A local Entra ID with an Azure Database for PostgreSQL behind it.
 
     Args:
-        identity: Who signs in; by default a user-assigned managed identity, `sandbox-app`.
+        identity: Who signs in; by default a user-assigned managed identity, `sandbox-app`. For a
+            group, a member of it signs in.
         endpoint: Where azure-identity finds the managed identity: as on App Service, or as on a
             virtual machine (IMDS).
 
     Attributes:
         authority: Hands out tokens; has faults and counts.
+        directory: Who is known to the authority, with secrets, certificates and federated tokens.
         gateway: Takes connections; has faults and counts.
         server: PostgreSQL itself.
         issuer: Signs tokens and checks them.
         identity: Who signs in.
+        service_principal: Who signs in by the credentials that only applications have, if nobody
+            is named: `sandbox-sp`.
 
     Raises:
         MissingDriverError: What `azpgauth[sandbox]` installs is not there.
@@ -64,10 +73,16 @@ class Sandbox:
         self,
         *,
         identity: Identity | None = None,
-        endpoint: Literal["app-service", "imds"] = "app-service",
+        endpoint: Endpoint = "app-service",
     ) -> None:
         self.identity = identity or Identity()
+        self.service_principal = (
+            self.identity
+            if self.identity.kind == "service-principal"
+            else Identity("sandbox-sp", kind="service-principal")
+        )
         self.endpoint = endpoint
+        self._members: dict[Identity, Identity] = {}
         self._stack = ExitStack()
         self._lock = threading.Lock()
 
@@ -103,21 +118,25 @@ class Sandbox:
             self.server.start()
             self.issuer = issuer.result()
         self.roles: dict[str, Identity] = {}
-        self.create_role(self.identity)
+        self.directory = Directory(folder)
+        self.add(self.identity)
+        self.add(self.service_principal)
         owner = _quoted(self.identity.name)
         self.server.execute(f"create database {DATABASE} owner {owner} strategy wal_log")
 
         ours, foreign = CertificateAuthority("azpgauth sandbox"), CertificateAuthority("unknown")
         self._root = ours.write(folder / "ca.pem")
         local = ("localhost", "127.0.0.1", "::1", AZURE_NAME)
-        self.authority = Authority(self.issuer, self.identity)
+        good = ours.issue(folder / "good.pem", *local)
+        speaking = self._member(self.identity) if self.identity.kind == "group" else self.identity
+        self.authority = Authority(self.issuer, self.directory, speaking, good, folder)
         self._stack.callback(self.authority.stop)
         self.authority.start()
         self.gateway = Gateway(
             lambda password, role: self.issuer.refusal(password, role, self.roles),
             self.server.socket,
             {
-                "good": ours.issue(folder / "good.pem", *local),
+                "good": good,
                 "other-name": ours.issue(folder / "other-name.pem", "other.example"),
                 "unknown-ca": foreign.issue(folder / "unknown-ca.pem", *local),
             },
@@ -126,9 +145,22 @@ class Sandbox:
         self.gateway.start()
 
     def create_role(self, identity: Identity) -> None:
-        """Make the PostgreSQL role of an identity, as `pgaadauth_create_principal` does."""
+        """Make the PostgreSQL role of an identity, as `pgaadauth_create_principal` does.
+
+        PostgreSQL keeps no more than 63 bytes of its name.
+        """
         self.server.execute(f"create role {_quoted(identity.name)} login")
-        self.roles[identity.name] = identity
+        self.roles[wire.identifier(identity.name)] = identity
+
+    def add(self, identity: Identity) -> None:
+        """Make an identity known: to PostgreSQL by its role, to the authority by its client id.
+
+        Once is enough, twice does no harm.
+        """
+        if not self._has_role(identity):
+            self.create_role(identity)
+        if identity.kind != "group":
+            self.directory.add(identity)
 
     def reset(self) -> None:
         """No faults, nothing counted: as if newly started, but for what is in the database."""
@@ -139,19 +171,72 @@ class Sandbox:
     @property
     def environment(self) -> dict[str, str]:
         """The variables that point azpgauth and azure-identity at this sandbox."""
-        found = (
-            self.authority.app_service if self.endpoint == "app-service" else self.authority.imds
-        )
-        direct = [name for name in (os.environ.get("NO_PROXY"), "localhost", "127.0.0.1") if name]
+        return self.environment_for("managed-identity")
+
+    def environment_for(
+        self, credential: Credential, *, identity: Identity | None = None
+    ) -> dict[str, str]:
+        """The variables by which azpgauth signs in here with one kind of credential.
+
+        Args:
+            credential: Its kind, as in AZPG_CREDENTIAL_KIND.
+            identity: Who signs in, and is added if not known yet; of a group, a member. By default
+                whoever the authority speaks for, or `service_principal` where only an application
+                can.
+
+        Raises:
+            AzpgauthError: The identity cannot have such a credential.
+
+        Example:
+            >>> with Sandbox() as box:  # doctest: +SKIP
+            ...     environment = box.environment_for("client-secret")
+        """
+        if identity is None and credential in APPLICATIONS:
+            identity = self.service_principal
+        who = identity or self.authority.identity
+        if credential in APPLICATIONS and not who.is_application:
+            raise AzpgauthError(f"{who.name} is no application: it has no credential {credential}")
+        if who.kind == "group":
+            identity = who = self._member(who)
+        elif identity is not None and identity not in self.directory:
+            self.add(identity)
+        direct = [*os.environ.get("NO_PROXY", "").split(","), "localhost", "127.0.0.1"]
         return {
             "AZPG_SERVER_HOST": "localhost",
             "AZPG_SERVER_PORT": str(self.gateway.port),
             "AZPG_SERVER_SSLROOTCERT": str(self._root),
             "AZPG_DATABASE_NAME": DATABASE,
-            "AZPG_CREDENTIAL_KIND": "managed-identity",
-            **found,
-            "NO_PROXY": ",".join(direct),
+            **self._user(who),
+            **variables(
+                credential,
+                identity,
+                authority=self.authority,
+                directory=self.directory,
+                endpoint=self.endpoint,
+                root=self._root,
+            ),
+            "NO_PROXY": ",".join(dict.fromkeys(filter(None, direct))),
         }
+
+    def _user(self, identity: Identity) -> dict[str, str]:
+        """Names the role of an identity, if its tokens do not."""
+        roles = [each for each in (identity, *identity.groups) if self._has_role(each)]
+        role = roles[0] if roles else identity
+        if role is identity and identity.kind != "service-principal":
+            return {}
+        return {"AZPG_DATABASE_USER": role.name}
+
+    def _member(self, group: Identity) -> Identity:
+        """A user who has no role but that of the group."""
+        self.add(group)
+        member = self._members.setdefault(
+            group, Identity("member@sandbox.example", kind="user", groups=(group,))
+        )
+        self.directory.add(member)
+        return member
+
+    def _has_role(self, identity: Identity) -> bool:
+        return self.roles.get(wire.identifier(identity.name)) == identity
 
 
 def _quoted(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A certificate authority of the sandbox's own, and the server certificates it signs."""
+"""A certificate authority of the sandbox's own, what it signs for servers, and clients' own."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CertificateAuthority"]
+__all__ = ["CertificateAuthority", "client_certificate"]
 
 _DAY = dt.timedelta(days=1)
 
@@ -66,18 +66,30 @@ class CertificateAuthority:
             .add_extension(issuer, critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        secret = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
         path.touch(mode=0o600)
-        path.write_bytes(_pem(certificate) + secret)
+        path.write_bytes(_pem(certificate) + _secret(key))
         return path
 
 
+def client_certificate(name: str) -> tuple[bytes, x509.Certificate]:
+    """A certificate for an application to prove itself with, signed by itself.
+
+    Its key is RSA: azure-identity takes no other, and finding one takes a while.
+
+    Args:
+        name: What it is called.
+
+    Returns:
+        A PEM with key and certificate, and the certificate.
+    """
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    own = _name(name[:64])  # the most that a common name may have
+    certificate = _builder(own, own, key).sign(key, hashes.SHA256())
+    return _secret(key) + _pem(certificate), certificate
+
+
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.timezone.utc)
     return (
@@ -104,3 +116,11 @@ def _general_name(name: str) -> x509.GeneralName:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _secret(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )

@@ -41,6 +41,7 @@ class Gateway:
         certificate: Which certificate it shows.
         connections: How many connections came in.
         passwords: How many passwords it was sent, let in or not.
+        users: The roles they were sent for, exactly as on the wire.
         refusals: What it answered to those it did not let in.
     """
 
@@ -61,6 +62,7 @@ class Gateway:
         self.port = 0
         self.connections = 0
         self.passwords = 0
+        self.users: list[str] = []
         self.refusals: list[str] = []
         self.reset()
 
@@ -70,6 +72,7 @@ class Gateway:
         self.certificate: Certificate = "good"
         self.connections = 0
         self.passwords = 0
+        self.users.clear()
         self.refusals.clear()
 
     def start(self) -> None:
@@ -207,6 +210,7 @@ class Gateway:
             return wire.error("08P01", "expected a password")
         password = (await reader.readexactly(length - 4)).rstrip(b"\0").decode(errors="replace")
         self.passwords += 1
+        self.users.append(role)
         refusal = self._refusal(password, role)
         if refusal is None:
             return None
@@ -227,7 +231,9 @@ class Gateway:
         except OSError:
             writer.write(wire.error("57P03", "the database system is starting up"))
             return
-        to_server.write(wire.extended(packet, _tls_seen(writer)))
+        role = wire.parameters(packet[8:]).get("user", "")
+        more = {"user": wire.identifier(role), **_tls_seen(writer)}
+        to_server.write(wire.extended(packet, more))
         await asyncio.gather(_copy(reader, to_server), _copy(from_server, writer))
 
 

@@ -10,39 +10,55 @@ from typing import Any, Literal
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-__all__ = ["DATABASE_RESOURCE", "Identity", "Issuer"]
+from azpgauth.sandbox import wire
+
+__all__ = ["DATABASE_RESOURCE", "TENANT", "Identity", "Issuer", "Kind"]
 
 DATABASE_RESOURCE = "https://ossrdbms-aad.database.windows.net"
 """The audience of a database token; with a trailing slash it is refused."""
 
-_TENANT = "7b2f3c64-9c0d-4a57-8c7e-5d2f0a6b1e93"
-_ISSUER = f"https://sts.windows.net/{_TENANT}/"
+TENANT = "7b2f3c64-9c0d-4a57-8c7e-5d2f0a6b1e93"
+"""The tenant's id."""
+
+_ISSUER = f"https://sts.windows.net/{TENANT}/"
 _RESOURCES = f"/subscriptions/{uuid.UUID(int=1)}/resourcegroups/sandbox/providers"
 
-Kind = Literal["user-assigned", "system-assigned", "user", "service-principal"]
+Kind = Literal["user-assigned", "system-assigned", "service-principal", "user", "guest", "group"]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Somebody who can sign in.
+    """Somebody who can sign in, or a group of them, whose role its members use.
 
     Attributes:
         name: The PostgreSQL role, as Azure would call it.
-        kind: What it is; decides which claims its tokens have.
-        client_id: The application's id.
+        kind: What it is; decides which claims its tokens have. A group has none of its own.
+        client_id: The application's id; in the sandbox, users have one, too, to be told apart by.
         object_id: What ties the role to the identity.
+        groups: The groups it is a member of.
     """
 
     name: str = "sandbox-app"
     kind: Kind = "user-assigned"
     client_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     object_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    groups: tuple[Identity, ...] = ()
+
+    @property
+    def is_application(self) -> bool:
+        """Whether it can prove itself to the authority without a person being there."""
+        return self.kind in {"user-assigned", "system-assigned", "service-principal"}
 
     def claims(self) -> dict[str, Any]:
         """The claims that a token of this kind of identity has."""
-        if self.kind == "user":
-            return {"oid": self.object_id, "idtyp": "user", "upn": self.name}
-        claims = {"oid": self.object_id, "idtyp": "app", "appid": self.client_id}
+        claims: dict[str, Any] = {"oid": self.object_id}
+        if self.groups:
+            claims["groups"] = [group.object_id for group in self.groups]
+        if not self.is_application:
+            # Not every token of a guest has a upn; then another claim has the name.
+            name = "unique_name" if self.kind == "guest" else "upn"
+            return {**claims, "idtyp": "user", name: self.name}
+        claims.update(idtyp="app", appid=self.client_id)
         if self.kind == "user-assigned":
             provider = "Microsoft.ManagedIdentity/userAssignedIdentities"
             claims["xms_mirid"] = f"{_RESOURCES}/{provider}/{self.name}"
@@ -80,7 +96,7 @@ class Issuer:
         claims = {
             "aud": resource,
             "iss": _ISSUER,
-            "tid": _TENANT,
+            "tid": TENANT,
             "iat": now,
             "nbf": min(now, int(now + lifetime)),
             "exp": int(now + lifetime),
@@ -90,13 +106,33 @@ class Issuer:
         key = self._other_key if other_key and self._other_key is not None else self._key
         return jwt.encode(claims, key, algorithm="RS256", headers={"kid": "sandbox"})
 
+    def id_token(self, identity: Identity, client_id: str) -> str:
+        """A token that tells an application who signed in.
+
+        Args:
+            identity: Who did.
+            client_id: The application.
+        """
+        now = int(time.time())
+        claims = {
+            "aud": client_id,
+            "iss": _ISSUER,
+            "tid": TENANT,
+            "iat": now,
+            "exp": now + 3600,
+            "oid": identity.object_id,
+            "sub": identity.object_id,
+            "preferred_username": identity.name,
+        }
+        return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": "sandbox"})
+
     def refusal(self, token: str, role: str, roles: dict[str, Identity]) -> str | None:
         """Why the server does not let this token in as this role; None if it does.
 
         Args:
             token: What came as the password.
             role: Who wants in.
-            roles: The identities for which roles were made.
+            roles: The identities for which roles were made, by the roles' names in PostgreSQL.
         """
         try:
             claims = jwt.decode(
@@ -115,8 +151,8 @@ class Issuer:
                 "An error occurred while validating the access token. "
                 "Please acquire a new token and retry."
             )
-        identity = roles.get(role)
-        if identity is None or identity.object_id != claims.get("oid"):
+        owner = roles.get(wire.identifier(role))
+        if owner is None or owner.object_id not in {claims.get("oid"), *claims.get("groups", ())}:
             return f'password authentication failed for user "{role}"'
         return None
 

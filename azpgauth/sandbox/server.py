@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import stat
 import subprocess
-import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from azpgauth.sandbox import wire
 __all__ = ["Server", "new_folder"]
 
 _NOBODY = "nobody"
+_TEMPORARY = "/tmp"  # noqa: S108 - the folder that is made there is private
 
 # Ends the server and removes the folder if this process ends without doing so, however it ends:
 # then its end of the pipe closes, and `read` returns without a line.
@@ -68,17 +69,25 @@ from
 
 
 def new_folder() -> Path:
-    """A new temporary folder, where the user that PostgreSQL will run as can reach it."""
-    usual = Path(tempfile.gettempdir())
-    reachable = os.geteuid() != 0 or _open_to_all(usual)
-    return Path(tempfile.mkdtemp(prefix="azpgauth-", dir=usual if reachable else "/tmp"))  # noqa: S108 - as root, TMPDIR may be root's alone; mkdtemp makes a private folder
+    """The path of a folder to make, where the user that PostgreSQL will run as can reach it.
+
+    It is not made here: whoever makes it says first that it is to be removed, so that a signal
+    finds no moment in between.
+    """
+    # Not tempfile.gettempdir(): it tries a folder with a file, which a signal could leave behind.
+    folder = Path(os.environ.get("TMPDIR") or _TEMPORARY).absolute()
+    # As root, TMPDIR may be root's alone.
+    if not os.access(folder, os.W_OK | os.X_OK) or (os.geteuid() == 0 and not _open_to_all(folder)):
+        folder = Path(_TEMPORARY)
+    # Short, for the path of a socket; long enough that nobody else comes to make it first.
+    return folder / f"azpgauth-{secrets.token_hex(5)}"
 
 
 class Server:
     """A PostgreSQL that listens on a Unix socket only.
 
     Args:
-        folder: An empty folder, which is removed with everything in it at the end.
+        folder: A new folder, which is made, and removed with everything in it at the end.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,6 +105,7 @@ class Server:
             MissingDriverError: The wheel is not installed.
             AzpgauthError: The server did not start; the message has the end of its log.
         """
+        self._folder.mkdir(mode=0o700)
         self._janitor = subprocess.Popen(
             ["/bin/sh", "-c", _JANITOR, "sh", str(self._folder)],
             stdin=subprocess.PIPE,
@@ -124,7 +134,10 @@ class Server:
     def stop(self) -> None:
         """Stop it and remove its folder."""
         self._end()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        deadline = time.monotonic() + 2
+        while self._folder.exists() and time.monotonic() < deadline:
+            # More than once: what was killed a moment ago may still write into it.
+            shutil.rmtree(self._folder, ignore_errors=True)
         if self._janitor is not None:
             with contextlib.suppress(OSError):
                 self._janitor.communicate(b"done\n", timeout=5)
@@ -175,11 +188,22 @@ class Server:
                 return
 
     def _run(self, *command: str | Path) -> None:
-        done = subprocess.run(
-            command, capture_output=True, check=False, start_new_session=True, **self._common()
-        )
-        if done.returncode != 0:
-            words = done.stderr.decode(errors="replace").strip()[-2000:]
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            **self._common(),
+        ) as process:
+            try:
+                _, errors = process.communicate()
+            except BaseException:
+                # With its children, which would go on to write into the folder.
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
+        if process.returncode != 0:
+            words = errors.decode(errors="replace").strip()[-2000:]
             raise AzpgauthError(f"{Path(command[0]).name} failed: {words}")
 
     def _common(self) -> dict[str, Any]:

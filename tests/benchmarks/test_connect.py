@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -22,8 +23,8 @@ import azpgauth.asyncpg as ours_asyncpg
 import azpgauth.psycopg2 as ours2
 import azpgauth.psycopg3 as ours3
 from azpgauth import connect_from_env, load_settings
-from azpgauth.clouds import CLOUDS, Cloud
-from azpgauth.factory import _login, _plan
+from azpgauth.clouds import CLOUDS
+from azpgauth.prepare import login_of, plan_of
 from azpgauth.sandbox.box import AZURE_NAME
 
 
@@ -69,7 +70,7 @@ def loop():
 def both(box, driver, loop, **sections):
     """Two ways to connect once: through azpgauth, and by hand with the same token."""
     settings = load_settings(**sections)
-    plan, login = _plan(settings), _login(settings, None)
+    plan, login = plan_of(settings), login_of(settings, None)
     token = login.grant().password
     raw = {
         "host": settings.server.host,
@@ -141,7 +142,7 @@ def test_one_connect_to_an_azure_host_with_default_roots(
     monkeypatch.delenv("AZPG_SERVER_SSLROOTCERT")
     der = ssl.PEM_cert_to_DER_cert(own)
     public = CLOUDS["public"]
-    known = Cloud(public.suffix, public.scope, public.roots | {hashlib.sha256(der).hexdigest()})
+    known = replace(public, roots=public.roots | {hashlib.sha256(der).hexdigest()})
     monkeypatch.setitem(CLOUDS, "public", known)
     real = socket.getaddrinfo
     monkeypatch.setattr(

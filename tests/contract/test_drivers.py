@@ -1,14 +1,13 @@
 """One contract, over all drivers: a real PostgreSQL, the real azure-identity."""
 
-import logging
 import threading
 import time
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 from kits import KITS, Loop
+from leaks import whole
 
 from azpgauth import (
     ConnectError,
@@ -31,34 +30,6 @@ def kit(request, box):
     with Loop() as loop:
         found.loop = loop
         yield found
-
-
-@pytest.fixture
-def nothing_leaks(box, caplog):
-    """Fails if a token that was issued is in a log, of any logger and level."""
-    caplog.set_level(logging.DEBUG)
-    yield
-    logged = "\n".join(f"{record.getMessage()} {record.args!r}" for record in caplog.records)
-    for token in box.authority.issued:
-        assert token not in logged
-        assert token.rsplit(".", 1)[1] not in logged
-
-
-def whole(error):
-    """Everything an error tracker would store, but for the frames of the tests."""
-    seen, parts, todo = set(), [], [error]
-    while todo:
-        exc = todo.pop()
-        if exc is None or id(exc) in seen:
-            continue
-        seen.add(id(exc))
-        parts += [str(exc), repr(exc), repr(vars(exc))]
-        for frame, _ in traceback.walk_tb(exc.__traceback__):
-            if "/tests/" not in frame.f_code.co_filename:
-                for name, value in frame.f_locals.items():
-                    parts.append(f"{name}={value!r}")
-        todo += [exc.__cause__, exc.__context__]
-    return "\n".join(parts)
 
 
 def test_role_and_tls(kit, box, nothing_leaks):

@@ -1,14 +1,13 @@
 """A psycopg pool on the sandbox: a real PostgreSQL, the real azure-identity."""
 
 import gc
-import logging
 import threading
 import time
-import traceback
 
 import psycopg
 import psycopg_pool
 import pytest
+from leaks import whole
 from psycopg.rows import dict_row
 
 from azpgauth import (
@@ -20,37 +19,6 @@ from azpgauth import (
 from azpgauth.passed import source_of
 from azpgauth.sandbox import Identity
 from azpgauth.testing import FakeCredential
-
-
-def whole(error: BaseException) -> str:
-    """Everything an error tracker would store: messages, causes, and the locals of each frame."""
-    seen, parts = set(), []
-    todo = [error]
-    while todo:
-        exc = todo.pop()
-        if exc is None or id(exc) in seen:
-            continue
-        seen.add(id(exc))
-        captured = traceback.TracebackException.from_exception(exc, capture_locals=True)
-        for link in (captured, captured.__cause__, captured.__context__):
-            if link is not None:  # pytest keeps parts of assertions in the tests' own locals
-                mine = [frame for frame in link.stack if frame.filename == __file__]
-                for frame in mine:
-                    link.stack.remove(frame)
-        parts += ["".join(captured.format()), repr(exc), repr(vars(exc))]
-        todo += [exc.__cause__, exc.__context__]
-    return "\n".join(parts)
-
-
-@pytest.fixture
-def nothing_leaks(box, caplog):
-    """Fails if a token that was issued is in a log, of any logger and level."""
-    caplog.set_level(logging.DEBUG)
-    yield
-    logged = "\n".join(f"{record.getMessage()} {record.args!r}" for record in caplog.records)
-    for token in box.authority.issued:
-        assert token not in logged
-        assert token.rsplit(".", 1)[1] not in logged
 
 
 def test_the_one_liner(box, nothing_leaks):

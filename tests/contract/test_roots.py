@@ -8,13 +8,14 @@ import socket
 import ssl
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import certifi
 import pytest
 
 from azpgauth import ConnectError, aconnect_from_env, tls
-from azpgauth.clouds import CLOUDS, Cloud
+from azpgauth.clouds import CLOUDS
 from azpgauth.sandbox.box import AZURE_NAME
 
 PUBLIC = CLOUDS["public"]
@@ -92,7 +93,7 @@ DRIVERS = ["psycopg-async", "sqlalchemy-async", "asyncpg"]
 
 
 async def opened(driver):
-    from azpgauth.factory import _logins
+    from azpgauth.info import _logins
 
     async with aconnect_from_env(driver=driver, pool={"min_size": 2}) as pool:
         assert pool in _logins
@@ -101,7 +102,7 @@ async def opened(driver):
 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_azures_roots_alone_do(azure, monkeypatch, driver):
-    known = Cloud(PUBLIC.suffix, PUBLIC.scope, PUBLIC.roots | fingerprints(azure.own))
+    known = replace(PUBLIC, roots=PUBLIC.roots | fingerprints(azure.own))
     monkeypatch.setitem(CLOUDS, "public", known)
     asyncio.run(opened(driver))
     assert azure.gateway.connections == azure.gateway.passwords
@@ -124,7 +125,7 @@ def test_an_impostor_is_refused_with_both(azure, driver):
 
 
 def test_a_root_file_that_vanishes_in_a_pools_life(azure, monkeypatch):
-    known = Cloud(PUBLIC.suffix, PUBLIC.scope, PUBLIC.roots | fingerprints(azure.own))
+    known = replace(PUBLIC, roots=PUBLIC.roots | fingerprints(azure.own))
     monkeypatch.setitem(CLOUDS, "public", known)
 
     def vanish():

@@ -294,5 +294,5 @@ def test_service_connectors_service_principal_is_taken(monkeypatch):
 
 
 def test_settings_of_every_kind_can_be_a_key(files):
-    for given, _, _ in OPTIONS:
-        assert len({loaded(**given), loaded(**given)}) == 1
+    for fields, _, _ in OPTIONS:
+        assert len({loaded(**fields), loaded(**fields)}) == 1

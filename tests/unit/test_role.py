@@ -5,17 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azpgauth.role import claims_of, no_role, role_of
+from azpgauth.role import claims_of, no_role, role_of, who
 from azpgauth.testing import fake_token
 
 RESOURCE = "/subscriptions/1/resourcegroups/rg/providers"
 
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(),
+    st.none() | st.booleans() | st.floats() | st.text(st.characters(codec=None)),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
-NAMES = st.sampled_from(["xms_mirid", "upn", "preferred_username", "unique_name", "appid"])
+NAMES = st.sampled_from(
+    ["xms_mirid", "upn", "preferred_username", "unique_name", "appid", "azp", "oid", "groups"]
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,10 @@ NAMES = st.sampled_from(["xms_mirid", "upn", "preferred_username", "unique_name"
         ({"xms_mirid": 7, "upn": "ada@example.com"}, "ada@example.com"),
         ({"upn": "", "preferred_username": "ada"}, "ada"),
         ({"unique_name": "ada_x.com#EXT#@y.onmicrosoft.com"}, "ada_x.com#EXT#@y.onmicrosoft.com"),
+        ({"upn": "  ", "preferred_username": "a\0b", "unique_name": "\ud800"}, None),
+        ({"xms_mirid": f"{RESOURCE}/Microsoft.Web/sites/\0", "upn": "ada"}, "ada"),
+        ({"upn": 'o\'ther "quoted" r\u00f4le @ #'}, 'o\'ther "quoted" r\u00f4le @ #'),
+        ({"upn": "x" * 200}, "x" * 200),
         ({"appid": "1"}, None),
         ({}, None),
     ],
@@ -42,7 +48,11 @@ def test_roles(claims, role):
 @given(st.dictionaries(NAMES | st.text(), ANYTHING))
 def test_any_claims_give_a_name_or_nothing(claims):
     role = role_of(claims)
-    assert role is None or (isinstance(role, str) and role)
+    assert role is None or (isinstance(role, str) and role.strip())
+    if role is not None:  # a driver can send it
+        assert b"\0" not in role.encode()
+    assert who(claims).isascii()
+    assert who(claims).isprintable()
     assert "AZPG_DATABASE_USER" in str(no_role(claims))
 
 

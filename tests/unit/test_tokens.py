@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import os
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azpgauth.errors import TokenError
-from azpgauth.testing import ManualClock
-from azpgauth.tokens import MARGIN, Token, TokenSource, backoff, decide, progress
+from azpgauth.passed import ask
+from azpgauth.testing import FakeCredential, ManualClock, fake_token
+from azpgauth.tokens import MARGIN, Token, TokenInfo, TokenSource, backoff, decide, progress
 
 
 class Mint:
@@ -383,3 +385,150 @@ def test_an_async_request_whose_loop_ends_is_told_and_the_next_one_starts_afresh
     assert "ended" in source.info().last_error
     hang = False
     assert asyncio.run(source.aget())[0].value == "a"
+
+
+def test_a_request_under_way_is_waited_for_before_another_is_minted(mint, clock):
+    anew = Mint(clock)
+    anew.count = 100
+    source = source_of(mint, mint_anew=anew)
+    refused, _ = source.get()
+    clock.advance(3300)
+    mint.go.clear()
+    source.get()  # starts a renewal
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(source.instead_of, refused)
+        mint.go.set()
+        assert waiting.result(10).value == "secret-2"
+    assert anew.count == 100
+
+
+def test_an_async_credential_is_renewed_in_the_background_on_its_loop(clock):
+    asked = []
+
+    async def amint():
+        asked.append(asyncio.get_running_loop())
+        now = clock.time()
+        return Token(f"a{len(asked)}", now + 3600, fetched_at=now)
+
+    async def main():
+        source = TokenSource(amint=amint, clock=clock)
+        release = source.hold()
+        await source.aget()
+        clock.advance(3300)
+        await asyncio.to_thread(
+            eventually, lambda: source.info().requests == 2 and source._flight is None
+        )
+        release()
+        assert (await source.aget())[0].value == "a2"
+        return asyncio.get_running_loop()
+
+    loop = asyncio.run(asyncio.wait_for(main(), 20))
+    assert asked == [loop, loop]
+
+
+def test_nothing_waits_for_a_request_whose_loop_was_thrown_away():
+    async def amint():
+        await asyncio.sleep(3600)
+
+    source = TokenSource(amint=amint)
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(source.aget())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    first = source._flight
+    with pytest.MonkeyPatch.context() as patch:  # as if it had been closed without a word
+        patch.setattr(loop, "is_closed", lambda: True)
+
+        async def other():
+            source._ask()
+            return source._flight
+
+        assert asyncio.run(other()) is not first
+    waiting.cancel()
+    first.task.cancel()
+    loop.run_until_complete(asyncio.gather(waiting, first.task, return_exceptions=True))
+    loop.close()
+
+
+def test_who_it_is_is_logged_once_and_never_the_token(clock, caplog):
+    claims = {"upn": "ada@example.com\n"}
+
+    def mint():
+        now = clock.time()
+        return Token(fake_token(**claims), now + 3600, None, now, "DefaultAzureCredential: X")
+
+    source = TokenSource(mint, clock=clock)
+    with caplog.at_level(logging.DEBUG, "azpgauth.tokens"):
+        token, _ = source.get()
+        clock.advance(3300)
+        claims["n"] = 1
+        source.get()
+        eventually(lambda: source.info().requests == 2 and source._flight is None)
+        clock.advance(3300)
+        claims["upn"] = "bob@example.com"
+        source.get()
+        eventually(lambda: source.info().requests == 3 and source._flight is None)
+        eventually(lambda: len(caplog.records) == 3)
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["INFO", "DEBUG", "INFO"]
+    assert "token for 'ada@example.com\\n' with DefaultAzureCredential: X, good" in caplog.text
+    assert "bob@example.com" in source.info().identity
+    assert token.value not in caplog.text
+
+
+def test_what_it_tells_of_itself(mint, clock):
+    source = source_of(mint)
+    assert source.info() == TokenInfo(None, 0, 0, None, None, None, None)
+    source.get()
+    assert source.info() == TokenInfo(
+        identity="somebody that it does not name",
+        requests=1,
+        failures=0,
+        expires_on=clock.time() + 3600,
+        renew_at=clock.time() + 3300,
+        last_refresh=clock.time(),
+        last_error=None,
+    )
+
+
+class ChattyError(Exception):
+    """As azure-core's errors: it carries the request, its frames and what caused it."""
+
+    def __init__(self, message):
+        super().__init__(message)
+        self.response = {"body": "client_secret=hunter2"}
+        self.inner_exception = self.exc_value = ValueError("hunter2")
+        self.exc_traceback = "frames with hunter2"
+
+
+def test_an_error_of_a_credential_carries_no_secret(mint):
+    cause = subprocess.CalledProcessError(1, "az", output='{"accessToken": "hunter2"}')
+
+    def refuse():
+        raise ChattyError("no identity") from cause
+
+    with pytest.raises(TokenError, match="ChattyError: no identity") as caught:
+        TokenSource(refuse).get()
+    told = caught.value.__cause__
+    assert isinstance(told, ChattyError)
+    assert told.__cause__ is told.__context__ is told.__traceback__ is None
+    assert "hunter2" not in repr(vars(told))
+
+
+@pytest.mark.parametrize(
+    ("told", "claimed", "expected"),
+    [(3600, 100, 3600), (-7200, 3600, 3600), (-7200, "soon", -7200), (-10, -10, -10)],
+)
+def test_a_credential_that_takes_utc_for_local_time(told, claimed, expected):
+    now = int(time.time())
+    exp = now + claimed if isinstance(claimed, int) else claimed
+    credential = FakeCredential({"exp": exp}, lifetime=told)
+    assert ask(credential, "s").expires_on == pytest.approx(now + expected, abs=2)
+
+
+def test_the_credential_of_a_chain_that_won_is_named():
+    class Chain(FakeCredential):
+        _successful_credential = FakeCredential()
+
+    assert ask(Chain(), "s").credential == "Chain: FakeCredential"
+    assert ask(FakeCredential(), "s").credential == "FakeCredential"

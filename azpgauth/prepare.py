@@ -1,0 +1,165 @@
+"""Settings, and what a call passed, to a plan, a login and a driver: all that is needed to connect.
+
+The only place where all parts meet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from azpgauth.clouds import CLOUDS, PGBOUNCER_PORTS
+from azpgauth.errors import Problem, SettingsError, TokenError
+from azpgauth.login import Login, StaticLogin, TokenLogin
+from azpgauth.opening import ASYNC_DRIVERS, Prepared
+from azpgauth.passed import is_async, is_credential, source_of
+from azpgauth.plan import ConnectPlan, PoolLimits
+from azpgauth.tls import Roots, Tls, default_roots
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from azure.core.credentials import TokenCredential
+    from azure.core.credentials_async import AsyncTokenCredential
+
+    from azpgauth.settings import Settings
+
+    Credential: TypeAlias = TokenCredential | AsyncTokenCredential
+
+__all__ = ["Sealed", "from_env", "login_of", "plan_of", "prepare"]
+
+
+class Sealed:
+    """The keyword arguments of a call, whose secrets no traceback that shows locals may show."""
+
+    def __init__(self, keywords: dict[str, Any]) -> None:
+        self._keywords = keywords
+
+    def __repr__(self) -> str:
+        return f"<keywords {', '.join(self._keywords)}>"
+
+    def native(self) -> Mapping[str, Any] | None:
+        """What is for the driver alone."""
+        return self._keywords.get("native")
+
+    def credential(self) -> Credential | None:
+        """The credential object, if that is what was passed under this name."""
+        passed = self._keywords.get("credential")
+        return passed if is_credential(passed) else None
+
+    def settings(self) -> Settings:
+        """The settings, read from the world with the rest of the keywords."""
+        # pydantic takes a while to import: not where an event loop may be waiting.
+        from azpgauth.settings import load_settings
+
+        taken = {"native"}
+        if self._keywords.get("credential") is None or self.credential() is not None:
+            taken.add("credential")
+        return load_settings(**{k: v for k, v in self._keywords.items() if k not in taken})
+
+
+def from_env(keywords: Any, *, on_loop: bool = False) -> Prepared:
+    """Read the settings that a call's keywords, sealed, lead to, and prepare to connect.
+
+    Args:
+        keywords: A `Sealed`.
+        on_loop: Whether an async driver is needed.
+    """
+    settings = keywords.settings()
+    return prepare(settings, keywords.credential(), keywords.native(), on_loop=on_loop)
+
+
+def prepare(
+    settings: Settings,
+    credential: Credential | None,
+    native: Mapping[str, Any] | None,
+    *,
+    on_loop: bool = False,
+) -> Prepared:
+    """What these settings lead to.
+
+    Args:
+        settings: The settings.
+        credential: A credential object of the program's own.
+        native: Arguments of the driver's own.
+        on_loop: Whether an async driver is needed; the default is one, then.
+
+    Raises:
+        TokenError: An async credential, with a driver that cannot await it.
+    """
+    driver = settings.driver.name
+    if on_loop and "name" not in settings.driver.model_fields_set:
+        driver = "psycopg-async"
+    if credential is not None and driver not in ASYNC_DRIVERS and is_async(credential):
+        raise TokenError(
+            f"{type(credential).__name__} is an async credential; "
+            "pass the one of the same name from azure.identity"
+        )
+    options = {"dialect": settings.driver.dialect} if driver.startswith("sqlalchemy") else {}
+    return Prepared(driver, plan_of(settings), login_of(settings, credential), native, options)
+
+
+def plan_of(settings: Settings) -> ConnectPlan:
+    """Where these settings lead; reads files of roots, so not on an event loop."""
+    server, pool = settings.server, settings.pool
+    named = server.sslrootcert
+    roots = default_roots(server.hosts) if named is None else Roots(str(named))
+    return ConnectPlan(
+        hosts=server.hosts,
+        port=server.port,
+        database=settings.database.name,
+        application_name=settings.database.application_name,
+        connect_timeout=server.connect_timeout,
+        tls=Tls(server.sslmode, roots),
+        pool=PoolLimits(**pool.model_dump()),
+    )
+
+
+def login_of(settings: Settings, passed: Credential | None) -> Login:
+    """What these settings sign in with.
+
+    Args:
+        settings: The settings.
+        passed: A credential object of the program's own.
+
+    Raises:
+        SettingsError: A credential object beside a kind that has no tokens.
+    """
+    from azpgauth.settings.credential import PasswordSettings, TokenCredentialSettings
+
+    wanted = settings.credential
+    role = settings.database.user
+    if not isinstance(wanted, TokenCredentialSettings):
+        if passed is not None:
+            raise SettingsError(
+                [
+                    Problem(
+                        "credential",
+                        "argument credential=",
+                        f"a credential object beside credential.kind {wanted.kind}",
+                        "drop one of the two",
+                    )
+                ]
+            )
+        password = (
+            wanted.password.get_secret_value() if isinstance(wanted, PasswordSettings) else None
+        )
+        return StaticLogin(role or "", password)
+    # azure.identity is imported by the first request, on its own thread.
+    from azpgauth.credentials import person_timeout, source_for
+
+    cloud = CLOUDS[settings.server.cloud_name]
+    scope = wanted.scope or cloud.scope
+    if passed is not None:
+        source = source_of(passed, scope, wanted.refresh)
+        fallback = source_of(passed, cloud.management_scope, "on-demand")
+    else:
+        source = source_for(wanted, scope, cloud)
+        fallback = source_for(wanted, cloud.management_scope, cloud)
+    return TokenLogin(
+        source,
+        role=role,
+        fallback=fallback,
+        timeout=max(settings.pool.timeout, person_timeout(wanted)),
+        owner=passed,
+        pgbouncer=settings.server.port in PGBOUNCER_PORTS,
+    )
