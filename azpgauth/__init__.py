@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     )
     from azpgauth.info import PoolTokenInfo, token_info
     from azpgauth.opening import closing
-    from azpgauth.settings import Settings, load_settings
+    from azpgauth.settings import Explained, Explanation, Settings, explain, load_settings
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AzpgauthError",
     "ConnectError",
+    "Explained",
+    "Explanation",
     "MissingDriverError",
     "PoolTokenInfo",
     "Problem",
@@ -55,6 +57,7 @@ __all__ = [
     "connect",
     "connect_from_env",
     "connection_from_env",
+    "explain",
     "load_settings",
     "token_info",
 ]
@@ -79,7 +82,7 @@ _HOMES = {
     ),
     "azpgauth.info": ("PoolTokenInfo", "token_info"),
     "azpgauth.opening": ("closing",),
-    "azpgauth.settings": ("Settings", "load_settings"),
+    "azpgauth.settings": ("Explained", "Explanation", "Settings", "explain", "load_settings"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -51,17 +51,20 @@ class Problem:
         setting: The setting's name, such as ``server.port``; for an unknown name, that name.
         origin: What to edit: ``environment variable AZPG_SERVER_PORT``,
             ``azpgauth.toml, [server] port``, …
-        reason: What is wrong. Holds the offending value, never a secret.
+        reason: What is wrong.
         action: What is allowed, or the name that was probably meant.
+        value: The offending value as Python writes it; never a secret, None where there is none.
     """
 
     setting: str
     origin: str
     reason: str
     action: str
+    value: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.setting}: {self.reason}\n    from: {self.origin}\n    to do: {self.action}"
+        reason = self.reason if self.value is None else f"{self.value} {self.reason}"
+        return f"{self.setting}: {reason}\n    from: {self.origin}\n    to do: {self.action}"
 
 
 class SettingsError(AzpgauthError, ValueError):

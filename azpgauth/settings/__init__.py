@@ -1,6 +1,7 @@
-"""Settings: the models, and what reads the world into them."""
+"""Settings: the models, what reads the world into them, and where each value came from."""
 
+from azpgauth.settings.explain import Explained, Explanation, explain
 from azpgauth.settings.load import load_settings
 from azpgauth.settings.models import Settings
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["Explained", "Explanation", "Settings", "explain", "load_settings"]

@@ -15,19 +15,19 @@ from pydantic import (
     ConfigDict,
     Field,
     FilePath,
-    SecretStr,
     StringConstraints,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from azpgauth.clouds import full_scope
+from azpgauth.settings.secret import SecretText, sealed
 
 __all__ = [
     "FIELDS",
     "FROZEN",
     "KINDS",
-    "SECRETS",
+    "TOKENLESS",
     "CredentialSettings",
     "DefaultCredentialSettings",
     "Name",
@@ -47,6 +47,10 @@ class Section(BaseModel):
     """One of the five sections."""
 
     model_config = FROZEN
+
+
+TOKENLESS = frozenset({"password", "none"})
+"""The kinds that sign in without a token."""
 
 
 def _listed(value: object) -> object:
@@ -77,7 +81,16 @@ Tenant = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.\-]+$")]
 Tenants = Annotated[tuple[Tenant | Literal["*"], ...], BeforeValidator(_listed)]
 
 
-class TokenCredentialSettings(Section):
+class CredentialSection(Section):
+    """What every kind has: no error shows what was given as a secret."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sealed(cls, data: Any) -> Any:
+        return sealed(data)
+
+
+class TokenCredentialSettings(CredentialSection):
     """What every kind that gets tokens has."""
 
     kind: str
@@ -205,7 +218,9 @@ class ClientSecretSettings(_ServicePrincipal):
     """ClientSecretCredential: a service principal with a secret."""
 
     kind: Literal["client-secret"]
-    client_secret: SecretStr = Field(description="The secret; from the environment or .env.")
+    client_secret: SecretText = Field(
+        description="The secret; from the environment, .env or a secrets directory."
+    )
 
 
 class ClientCertificateSettings(_ServicePrincipal):
@@ -215,7 +230,7 @@ class ClientCertificateSettings(_ServicePrincipal):
     certificate_path: FilePath = Field(
         description="Path of the certificate with its private key, PEM or PKCS12."
     )
-    certificate_password: SecretStr | None = Field(
+    certificate_password: SecretText | None = Field(
         None, description="What the private key is encrypted with."
     )
     send_certificate_chain: bool | None = Field(
@@ -283,14 +298,16 @@ class DeviceCodeSettings(InteractiveSettings):
     kind: Literal["device-code"]
 
 
-class PasswordSettings(Section):
+class PasswordSettings(CredentialSection):
     """A fixed password: for a local PostgreSQL."""
 
     kind: Literal["password"]
-    password: SecretStr = Field(description="The password; from the environment or .env.")
+    password: SecretText = Field(
+        description="The password; from the environment, .env or a secrets directory."
+    )
 
 
-class NoneSettings(Section):
+class NoneSettings(CredentialSection):
     """Nothing is sent: for a local PostgreSQL that trusts its clients."""
 
     kind: Literal["none"]
@@ -325,9 +342,6 @@ KINDS: dict[str, type[BaseModel]] = _kinds()
 
 FIELDS: frozenset[str] = frozenset(name for model in KINDS.values() for name in model.model_fields)
 """The fields of all kinds."""
-
-SECRETS: frozenset[str] = frozenset({"password", "client_secret", "certificate_password"})
-"""The fields whose values no message may show."""
 
 
 def fields_of(kind: str) -> frozenset[str]:

@@ -6,6 +6,8 @@ The descriptions are what users read: keep them to one line that says meaning an
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,6 +15,8 @@ from pydantic import (
     BeforeValidator,
     Field,
     FilePath,
+    TypeAdapter,
+    ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -21,12 +25,14 @@ from azpgauth.clouds import cloud_of
 from azpgauth.settings.credential import (
     FIELDS,
     FROZEN,
+    TOKENLESS,
     CredentialSettings,
     DefaultCredentialSettings,
     Name,
     Section,
     TokenCredentialSettings,
 )
+from azpgauth.settings.secret import sealed
 from azpgauth.tls import ENCRYPTING
 
 __all__ = [
@@ -36,6 +42,8 @@ __all__ = [
     "PoolSettings",
     "ServerSettings",
     "Settings",
+    "contradictions",
+    "valid_sections",
 ]
 
 
@@ -199,7 +207,7 @@ class PoolSettings(Section):
                 "contradiction",
                 "{setting} {message}",
                 {
-                    "setting": "min_size",
+                    "setting": "pool.min_size",
                     "message": f"is over max_size {self.max_size}",
                     "action": "lower min_size or raise max_size",
                 },
@@ -227,98 +235,106 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _kind_by_default(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            credential = data.get("credential")
-            if isinstance(credential, dict) and "kind" not in credential:
-                return {**data, "credential": {**credential, "kind": "default"}}
+        if isinstance(data, Mapping) and isinstance(data.get("credential"), Mapping):
+            return {**data, "credential": with_kind(sealed(data["credential"]))}
         return data
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Settings:
-        for setting, message, action in _contradictions(self):
-            raise PydanticCustomError(
-                "contradiction",
-                "{setting} {message}",
-                {"setting": setting, "message": message, "action": action},
-            )
+        found = contradictions(**{name: getattr(self, name) for name in type(self).model_fields})
+        if found:
+            lines = (f"{setting} {message}: {action}" for setting, message, action in found)
+            raise PydanticCustomError("contradictions", "{all}", {"all": "; ".join(lines)})
         return self
 
 
-def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
-    """What no field can see by itself: setting, what is wrong, what to do."""
+def with_kind(credential: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The credential's fields with the kind that holds if none is named."""
+    return credential if "kind" in credential else {**credential, "kind": "default"}
+
+
+def valid_sections(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the sections that are valid by themselves."""
+    valid = {}
+    for name, info in Settings.model_fields.items():
+        given = data.get(name, {})
+        with suppress(ValidationError):
+            if name == "credential":
+                valid[name] = _CREDENTIAL.validate_python(with_kind(sealed(given)))
+            else:
+                section: Any = info.annotation
+                valid[name] = section.model_validate(given)
+    return valid
+
+
+_CREDENTIAL: TypeAdapter[Any] = TypeAdapter(CredentialSettings)
+
+
+def contradictions(
+    *,
+    server: ServerSettings | None = None,
+    database: DatabaseSettings | None = None,
+    driver: DriverSettings | None = None,
+    credential: Any = None,
+    **_: Any,
+) -> list[tuple[str, str, str]]:
+    """What no field can see by itself: setting, what is wrong, what to do.
+
+    Sections that are not given are not looked at.
+    """
     found = []
-    driver = settings.driver
+    if driver is not None:
+        found += _of_driver(driver)
+    if server is not None:
+        found += _of_clouds(server)
+    if server is not None and credential is not None:
+        found += _of_protection(server, isinstance(credential, TokenCredentialSettings))
+    if database is not None and credential is not None and credential.kind in TOKENLESS:
+        message = f"is required with credential.kind {credential.kind}: no token names the role"
+        action = "set it (AZPG_DATABASE_USER) to the PostgreSQL role"
+        if database.user is None:
+            found.append(("database.user", message, action))
+    return found
+
+
+def _of_driver(driver: DriverSettings) -> list[tuple[str, str, str]]:
     wrong = {"sqlalchemy": "asyncpg", "sqlalchemy-async": "psycopg2"}.get(driver.name)
-    if driver.dialect == wrong:
-        right = "psycopg2" if driver.name == "sqlalchemy" else "asyncpg"
-        other = "sqlalchemy-async" if driver.name == "sqlalchemy" else "sqlalchemy"
-        found.append(
-            (
-                "driver.dialect",
-                f"does not go with driver.name {driver.name}",
-                f"set it to psycopg or {right}, or driver.name to {other}",
-            )
-        )
-    server, kind = settings.server, settings.credential.kind
-    with_token = isinstance(settings.credential, TokenCredentialSettings)
+    if driver.dialect != wrong:
+        return []
+    right = "psycopg2" if driver.name == "sqlalchemy" else "asyncpg"
+    other = "sqlalchemy-async" if driver.name == "sqlalchemy" else "sqlalchemy"
+    message = f"does not go with driver.name {driver.name}"
+    action = f"set it to psycopg or {right}, or driver.name to {other}"
+    return [("driver.dialect", message, action)]
+
+
+def _of_clouds(server: ServerSettings) -> list[tuple[str, str, str]]:
     clouds = {host: cloud for host in server.hosts if (cloud := cloud_of(host))}
-    for host, cloud in clouds.items():
-        if server.cloud not in {None, cloud}:
-            found.append(
-                (
-                    "server.cloud",
-                    f"contradicts server.host, for {host} is in cloud {cloud}",
-                    f"remove server.cloud, or set it to {cloud}",
-                )
-            )
-            break
-    if len(set(clouds.values())) > 1:
-        found.append(
-            (
-                "server.host",
-                f"names servers of different clouds: {', '.join(sorted(set(clouds.values())))}",
-                "name the servers of one cloud; a token is good in one cloud only",
-            )
-        )
-    weak = server.sslmode not in ENCRYPTING
-    if with_token and weak:
-        found.append(
-            (
-                "server.sslmode",
-                "could send the token in clear",
-                (
-                    "use verify-full (the default), verify-ca or require; weaker modes are for "
-                    "credential.kind password and none"
-                ),
-            )
-        )
-    if not with_token and weak and not all(_is_local(host) for host in server.hosts):
-        found.append(
-            (
-                "server.sslmode",
-                "sends everything in clear, and to another machine",
-                (
-                    "use verify-full (the default), verify-ca or require; weaker modes are for "
-                    "this machine's own addresses and sockets"
-                ),
-            )
-        )
+    names = sorted(set(clouds.values()))
+    if len(names) > 1:
+        message = f"names servers of different clouds: {', '.join(names)}"
+        return [("server.host", message, "name the servers of one cloud; a token is good in one")]
+    if server.cloud is None or not names or server.cloud == names[0]:
+        return []
+    message = f"contradicts server.host, for {next(iter(clouds))} is in cloud {names[0]}"
+    return [("server.cloud", message, f"remove server.cloud, or set it to {names[0]}")]
+
+
+def _of_protection(server: ServerSettings, with_token: bool) -> list[tuple[str, str, str]]:
+    found = []
+    better = "use verify-full (the default), verify-ca or require; weaker modes are for "
+    if server.sslmode not in ENCRYPTING:
+        if with_token:
+            message = "could send the token in clear"
+            found.append(("server.sslmode", message, f"{better}credential.kind password and none"))
+        elif not all(_is_local(host) for host in server.hosts):
+            message = "sends everything in clear, and to another machine"
+            action = f"{better}this machine's own addresses and sockets"
+            found.append(("server.sslmode", message, action))
     if with_token and any(host.startswith("/") for host in server.hosts):
-        found.append(
-            (
-                "server.host",
-                "is a socket's folder, where no TLS protects the token",
-                "give the server's name, or set credential.kind to password or none",
-            )
-        )
-    if not with_token and settings.database.user is None:
-        found.append(
-            (
-                "database.user",
-                f"is required with credential.kind {kind}: there is no token to take it from",
-                "set it to the PostgreSQL role",
-            )
-        )
+        message = "is a socket's folder, where no TLS protects the token"
+        action = "give the server's name, or set credential.kind to password or none"
+        found.append(("server.host", message, action))
     return found
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from azpgauth.settings.credential import KINDS
+from azpgauth.settings.layers import variable
 from azpgauth.settings.models import Settings
-from azpgauth.settings.sources import variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,7 @@ rank in `load.py`.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from difflib import get_close_matches
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -21,57 +20,28 @@ from pydantic_settings import (
 )
 
 from azpgauth.errors import Problem
+from azpgauth.settings.layers import PREFIX, Layer, Origin, Value, variables
 from azpgauth.settings.models import SECTIONS
+from azpgauth.settings.places import CONTROLS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = [
-    "PREFIX",
-    "Layer",
-    "Value",
-    "dotenv_layer",
-    "environment_layer",
     "keyword_layer",
+    "read_dotenv",
+    "read_secrets",
     "toml_layer",
+    "unknown",
+    "variable_layer",
 ]
-
-PREFIX = "AZPG_"
-
-Key = tuple[str, str]
-"""Section and field."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A raw value; its repr does not show it, for it may be a secret.
-
-    Attributes:
-        raw: As the source has it.
-        origin: What to edit to change it.
-        in_file: Whether that is a file of the kind that is put under version control.
-    """
-
-    raw: Any = field(repr=False)
-    origin: str
-    in_file: bool = False
-
-
-@dataclass
-class Layer:
-    """What one source says."""
-
-    values: dict[Key, Value] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
 
 
 class _Names(BaseSettings):
     """How names of variables map to sections; its values stay raw."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1
-    )
+    model_config = SettingsConfigDict(env_nested_delimiter="_", env_nested_max_split=1)
 
     server: dict[str, str] = {}
     database: dict[str, str] = {}
@@ -80,46 +50,117 @@ class _Names(BaseSettings):
     credential: dict[str, str] = {}
 
 
-def variable(section: str, name: str) -> str:
-    """The environment variable of a setting."""
-    return f"{PREFIX}{section}_{name}".upper()
+def keyword_layer(sections: Mapping[str, Any], keywords: Iterable[str]) -> Layer:
+    """The keyword arguments of a call.
 
-
-_VARIABLES = {
-    variable(section, name): (section, name) for section in SECTIONS for name in SECTIONS[section]
-}
-
-
-def keyword_layer(sections: Mapping[str, Mapping[str, Any]]) -> Layer:
-    """The keyword arguments of a call."""
+    Args:
+        sections: The arguments that are not those of `keywords`.
+        keywords: The other arguments that the call knows.
+    """
     layer = Layer()
-    for section, fields in sections.items():
-        for name, raw in fields.items():
-            origin = f"keyword argument {section}={{{name!r}: …}}"
-            _put(layer, section, name, raw, origin, f"{section}[{name!r}]")
+    for section, value in sections.items():
+        given = {"name": value} if section == "driver" and isinstance(value, str) else value
+        where = f"keyword argument {section}="
+        if section not in SECTIONS:
+            known = sorted({*keywords, *SECTIONS})
+            near = get_close_matches(section, known, 1, 0.6)
+            action = f"did you mean {near[0]}=?" if near else f"those that exist: {_listed(known)}"
+            layer.problems.append(Problem(section, where, "there is no such keyword", action))
+        elif not isinstance(given, Mapping):
+            reason = f"is a {type(given).__name__} where a mapping is needed"
+            action = f"write {section}={{…}} with {_listed(SECTIONS[section])}"
+            layer.problems.append(Problem(section, where, reason, action))
+        else:
+            for name, raw in given.items():
+                origin = Origin("keyword", f"keyword argument {section}={{{name!r}: …}}")
+                _put(layer, section, name, Value(raw, origin), f"{section}[{name!r}]")
     return layer
 
 
-def environment_layer() -> Layer:
-    """The process environment."""
-    return _variables(os.environ, "environment variable {}")
+def variable_layer(found: Mapping[str, Value], prefix: str = PREFIX) -> Layer:
+    """Variables, from wherever they were read.
+
+    Args:
+        found: Variables of any name, with their values; those of another prefix are not looked at.
+        prefix: What ours begin with.
+    """
+    layer = Layer()
+    names = variables(prefix)
+    ours: dict[str, Value] = {}
+    for name, value in found.items():
+        upper = name.upper()
+        if not upper.startswith(prefix.upper()) or upper in CONTROLS:
+            continue
+        if upper not in names:
+            if _meant(upper, names, prefix):
+                layer.problems.append(unknown(name, str(value.origin), upper, names, "names"))
+        elif not str(value.raw).strip():
+            section, setting = names[upper]
+            layer.problems.append(empty(f"{section}.{setting}", str(value.origin)))
+        else:
+            ours[upper.removeprefix(prefix.upper()).lower()] = value
+    # pydantic-settings splits the names; whatever it would make of the values is not asked for.
+    source = EnvSettingsSource(_Names)
+    source.env_vars = {name: str(value.raw) for name, value in ours.items()}
+    for section, fields in source().items():
+        for name in fields:
+            layer.values[section, name] = ours[f"{section}_{name}"]
+    return layer
 
 
-def dotenv_layer(path: Path) -> Layer:
-    """One `.env` file; only its `AZPG_*` are looked at, and nothing is exported."""
+def _meant(name: str, names: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a name was meant for us: all of AZPG_* are, of another prefix what looks like it."""
+    if prefix == PREFIX:
+        return True
+    section = name.removeprefix(prefix.upper()).partition("_")[0].lower()
+    return section in SECTIONS or bool(get_close_matches(name, sorted(names), 1, 0.85))
+
+
+def read_dotenv(path: Path) -> tuple[dict[str, Value], Layer]:
+    """The variables of one `.env` file, none of them exported; and what is wrong with it."""
     # utf-8-sig: Windows editors like to begin a file with a byte order mark.
     try:
         bindings = list(parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))))
     except (OSError, UnicodeDecodeError) as exc:
-        return Layer(problems=[_unreadable(path, exc)])
-    found = {binding.key: binding.value or "" for binding in bindings if binding.key}
-    layer = _variables(found, f"{path}, {{}}")
+        return {}, Layer(problems=[unreadable(path, exc)], unreadable=True)
+    found = {
+        binding.key: Value(binding.value or "", Origin("dotenv", f"{path}, {binding.key}"))
+        for binding in bindings
+        if binding.key
+    }
+    layer = Layer()
     for binding in bindings:
         if binding.error:  # its text may hold a secret
             reason, action = "cannot be read", "write NAME=value, or quote the value"
             where = f"{path}, line {binding.original.line}"
             layer.problems.append(Problem(str(path), where, reason, action))
-    return layer
+    return found, layer
+
+
+def read_secrets(folder: Path, prefix: str = PREFIX) -> tuple[dict[str, Value], Layer]:
+    """The files of a secrets directory, as variables; and what is wrong with it.
+
+    Args:
+        folder: The directory; each file is named like its variable, in any case.
+        prefix: What the names begin with; other files are not read.
+    """
+    found: dict[str, Value] = {}
+    layer = Layer()
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as exc:
+        return {}, Layer(problems=[unreadable(folder, exc)], unreadable=True)
+    for path in paths:
+        if path.name.upper().startswith(prefix.upper()):
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as exc:
+                layer.problems.append(unreadable(path, exc))
+                layer.unreadable = True
+            else:
+                # Editors and `echo` end a file with a line break.
+                found[path.name] = Value(text.rstrip("\r\n"), Origin("secret", f"file {path}"))
+    return found, layer
 
 
 def toml_layer(path: Path) -> Layer:
@@ -127,12 +168,12 @@ def toml_layer(path: Path) -> Layer:
     try:
         tables = TomlConfigSettingsSource(_Names, toml_file=path).toml_data
     except (OSError, ValueError) as exc:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        return Layer(problems=[_unreadable(path, exc)])
+        return Layer(problems=[unreadable(path, exc)], unreadable=True)
     layer = Layer()
     for section, table in tables.items():
         if section not in SECTIONS:
             layer.problems.append(
-                _unknown(f"[{section}]", f"{path}, [{section}]", section, SECTIONS, "tables")
+                unknown(f"[{section}]", f"{path}, [{section}]", section, SECTIONS, "tables")
             )
         elif not isinstance(table, dict):
             reason = "is a value where a table is needed"
@@ -140,66 +181,39 @@ def toml_layer(path: Path) -> Layer:
             layer.problems.append(Problem(section, f"{path}, {section}", reason, action))
         else:
             for name, raw in table.items():
-                origin = f"{path}, [{section}] {name}"
-                _put(layer, section, name, raw, origin, f"[{section}] {name}", in_file=True)
+                origin = Origin("toml", f"{path}, [{section}] {name}")
+                _put(layer, section, name, Value(raw, origin), f"[{section}] {name}")
     return layer
 
 
-def _variables(environ: Mapping[str, str], origin: str) -> Layer:
-    layer = Layer()
-    ours = {name: raw for name, raw in environ.items() if name.upper().startswith(PREFIX)}
-    for name, raw in ours.items():
-        if name.upper() not in _VARIABLES:
-            where = origin.format(name)
-            layer.problems.append(_unknown(name, where, name.upper(), _VARIABLES, "names"))
-        elif not raw.strip():
-            section, setting = _VARIABLES[name.upper()]
-            reason = "is empty"
-            action = "give it a value, or remove it for the default"
-            layer.problems.append(
-                Problem(f"{section}.{setting}", origin.format(name), reason, action)
-            )
-    source = EnvSettingsSource(_Names)
-    source.env_vars = {
-        name.lower(): raw
-        for name, raw in ours.items()
-        if name.upper() in _VARIABLES and raw.strip()
-    }
-    spelled = {name.upper(): name for name in ours}
-    for section, fields in source().items():
-        for name, raw in fields.items():
-            where = origin.format(spelled[variable(section, name)])
-            layer.values[section, name] = Value(raw, where)
-    return layer
-
-
-def _put(
-    layer: Layer,
-    section: str,
-    name: str,
-    raw: object,
-    origin: str,
-    shown: str,
-    *,
-    in_file: bool = False,
-) -> None:
+def _put(layer: Layer, section: str, name: str, value: Value, shown: str) -> None:
     if name in SECTIONS[section]:
-        layer.values[section, name] = Value(raw, origin, in_file)
+        layer.values[section, name] = value
     else:
-        problem = _unknown(shown, origin, name, SECTIONS[section], f"settings in {section}")
-        layer.problems.append(problem)
+        layer.problems.append(
+            unknown(shown, str(value.origin), name, SECTIONS[section], f"settings in {section}")
+        )
 
 
-def _unknown(
-    shown: str, origin: str, name: str, known: Mapping[str, Any] | frozenset[str], what: str
-) -> Problem:
-    near = get_close_matches(str(name), sorted(known), 1, 0.6)
-    names = ", ".join(sorted(known))
-    action = f"did you mean {near[0]}?" if near else f"{what} that exist: {names}"
+def unknown(shown: str, origin: str, name: object, known: Iterable[str], what: str) -> Problem:
+    """A name that there is not, with the one that was probably meant."""
+    names = sorted(known)
+    near = get_close_matches(str(name), names, 1, 0.6)
+    action = f"did you mean {near[0]}?" if near else f"{what} that exist: {_listed(names)}"
     return Problem(shown, origin, "there is no such setting", action)
 
 
-def _unreadable(path: Path, exc: Exception) -> Problem:
+def empty(setting: str, origin: str) -> Problem:
+    """A variable without a value, which is more likely forgotten than meant."""
+    return Problem(setting, origin, "is empty", "give it a value, or remove it for the default")
+
+
+def unreadable(path: Path, exc: Exception) -> Problem:
+    """A file that cannot be read."""
     # A parser's message quotes no values; what a decoder says names bytes and positions only.
     reason = exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else str(exc)
     return Problem(str(path), str(path), f"cannot be read: {reason}", "correct or remove the file")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

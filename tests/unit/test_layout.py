@@ -116,6 +116,8 @@ def test_exported_names():
     assert set(azpgauth.__all__) == {
         "AzpgauthError",
         "ConnectError",
+        "Explained",
+        "Explanation",
         "MissingDriverError",
         "PoolTokenInfo",
         "Problem",
@@ -131,6 +133,7 @@ def test_exported_names():
         "connect",
         "connect_from_env",
         "connection_from_env",
+        "explain",
         "load_settings",
         "token_info",
     }

@@ -8,8 +8,8 @@ from dotenv import dotenv_values
 
 from azpgauth import Settings, SettingsError, load_settings
 from azpgauth.settings.models import SECTIONS
+from azpgauth.settings.layers import variable
 from azpgauth.settings.reference import dotenv_example
-from azpgauth.settings.sources import variable
 
 ROOT = Path(__file__).parents[2]
 GOOD = {"AZPG_SERVER_HOST": "shop.postgres.database.azure.com", "AZPG_DATABASE_NAME": "shop"}

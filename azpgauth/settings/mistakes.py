@@ -1,0 +1,163 @@
+"""What pydantic found wrong, told with the place to edit, and with what is allowed there. Pure."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from azpgauth.errors import Problem
+from azpgauth.settings.conventions import SPELLINGS
+from azpgauth.settings.credential import KINDS, kinds_with
+from azpgauth.settings.layers import PREFIX, variable
+from azpgauth.settings.models import contradictions, valid_sections
+from azpgauth.settings.secret import SECRETS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic import ValidationError
+
+    from azpgauth.settings.layers import Key, Value
+
+__all__ = ["MISSING", "told"]
+
+MISSING = "is required"
+
+
+def told(
+    exc: ValidationError,
+    data: Mapping[str, Mapping[str, Any]],
+    values: Mapping[Key, Sequence[Value]],
+    prefix: str = PREFIX,
+) -> list[Problem]:
+    """The problems behind a `ValidationError`, and those that it hides.
+
+    Args:
+        exc: What pydantic raised.
+        data: What it was given.
+        values: Where that came from.
+        prefix: What variables begin with.
+    """
+    found: dict[Key, Problem] = {}
+    for error in exc.errors(include_url=False, include_input=False):
+        if error["type"] == "contradictions":
+            continue
+        section, name = _place(error)
+        reason, action = _reason(error, section, name, data, prefix)
+        found.setdefault((section, name), _problem(section, name, reason, action, values, prefix))
+    # pydantic looks across the sections only when each is valid by itself.
+    for setting, reason, action in contradictions(**valid_sections(data)):
+        section, _, name = setting.partition(".")
+        found.setdefault((section, name), _problem(section, name, reason, action, values, prefix))
+    return list(found.values())
+
+
+def _place(error: Any) -> Key:
+    """Section and field of an error."""
+    setting = error.get("ctx", {}).get("setting")
+    if setting is not None:
+        section, _, name = str(setting).partition(".")
+        return section, name
+    section, *rest = (str(part) for part in error["loc"])
+    # In a discriminated union, the kind stands between section and field.
+    if section == "credential" and rest and rest[0] in KINDS:
+        rest = rest[1:]
+    return section, rest[0] if rest else "kind"
+
+
+def _problem(
+    section: str,
+    name: str,
+    reason: str,
+    action: str,
+    values: Mapping[Key, Sequence[Value]],
+    prefix: str,
+) -> Problem:
+    there = values.get((section, name))
+    origin = str(there[0].origin) if there else f"not set ({variable(section, name, prefix)})"
+    shown = None if not there or name in SECRETS else repr(there[0].raw)
+    return Problem(f"{section}.{name}", origin, reason, action, shown)
+
+
+def _reason(
+    error: Any,
+    section: str,
+    name: str,
+    data: Mapping[str, Mapping[str, Any]],
+    prefix: str,
+) -> tuple[str, str]:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "missing":
+        return MISSING, f"set {_spellings(section, name, prefix)}"
+    if kind == "extra_forbidden" and section == "credential":
+        mine = data["credential"].get("kind", "default")
+        kinds = kinds_with(name)
+        others = f", or set credential.kind to {' or '.join(kinds)}" if kinds else ""
+        return f"does not belong to credential.kind {mine}", f"remove it{others}"
+    if kind == "contradiction":
+        return str(context["message"]), str(context["action"])
+    if kind in {"literal_error", "union_tag_invalid"}:
+        return _not_allowed(context, str(data.get(section, {}).get(name)))
+    if kind == "path_not_file":
+        what = "a PEM file that exists, or auto" if name == "sslrootcert" else "a file that exists"
+        return "is not a file", f"name {what}"
+    told_so: tuple[str, str] = _BY_TYPE.get(kind, _other)(error, context)
+    return told_so
+
+
+def _not_allowed(context: Mapping[str, Any], given: str) -> tuple[str, str]:
+    allowed = str(context.get("expected") or context.get("expected_tags"))
+    words = [word.strip("' ") for word in allowed.replace(" or ", ",").split(",")]
+    near = get_close_matches(given.lower(), words, 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return "is not allowed", f"allowed: {allowed}{meant}"
+
+
+def _number(what: str) -> Any:
+    return lambda _error, _context: (f"is not {what}", f"write {what}, such as 10")
+
+
+def _bound(words: str, name: str) -> Any:
+    return lambda _error, context: (
+        f"is out of range: it must be {words} {context[name]}",
+        f"write a number {words} {context[name]}",
+    )
+
+
+_BY_TYPE: dict[str, Any] = {
+    "int_parsing": _number("a whole number (an integer)"),
+    "int_type": _number("a whole number (an integer)"),
+    "int_from_float": _number("a whole number (an integer)"),
+    "float_parsing": _number("a number"),
+    "float_type": _number("a number"),
+    "finite_number": _number("a finite number"),
+    "greater_than": _bound("greater than", "gt"),
+    "greater_than_equal": _bound("greater than or equal to", "ge"),
+    "less_than_equal": _bound("less than or equal to", "le"),
+    "bool_parsing": lambda *_: ("is neither true nor false", "write true or false"),
+    "bool_type": lambda *_: ("is neither true nor false", "write true or false"),
+    "string_type": lambda *_: ("is not a string", "write it in quotes"),
+    "string_too_short": lambda *_: ("is empty", "give it a value, or remove it"),
+    "string_pattern_mismatch": lambda *_: (
+        "has characters that cannot be there",
+        "use letters, digits, - and . alone: a tenant's id, or its domain",
+    ),
+}
+
+
+def _other(error: Any, context: Mapping[str, Any]) -> tuple[str, str]:
+    message = str(error["msg"])
+    action = str(context.get("action") or "correct it there")
+    return f"{message[:1].lower()}{message[1:]}", action
+
+
+def _spellings(section: str, name: str, prefix: str) -> str:
+    """Every way in which a setting can be given."""
+    ways = [
+        variable(section, name, prefix),
+        f"{name} in [{section}] of " + ("azpgauth.toml" if prefix == PREFIX else "a file config="),
+        f"the keyword argument {section}={{{name!r}: …}}",
+    ]
+    if prefix == PREFIX:
+        ways += SPELLINGS.get((section, name), [])
+    return ", or ".join([", ".join(ways[:-1]), ways[-1]])

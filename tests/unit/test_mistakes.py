@@ -1,0 +1,480 @@
+"""Mistakes in the settings: what the report of each says, and the one edit that mends it.
+
+Each row is a small world (variables, files, keyword arguments) with a mistake in it. The edit is
+what the report says to do, and nothing else; after it, the settings load.
+"""
+
+import logging
+import pickle
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from azpgauth import SettingsError, explain, load_settings
+from azpgauth.settings.secret import SECRETS
+
+HOST = "shop.postgres.database.azure.com"
+TENANT = "7b2f3c64-9c0d-4a57-8c7e-5d2f0a6b1e93"
+SECRET = "hunter2"
+GOOD = {"AZPG_SERVER_HOST": HOST, "AZPG_DATABASE_NAME": "shop"}
+CLIENT = {
+    **GOOD,
+    "AZPG_CREDENTIAL_KIND": "client-secret",
+    "AZPG_CREDENTIAL_TENANT_ID": TENANT,
+    "AZPG_CREDENTIAL_CLIENT_ID": "c",
+    "AZPG_CREDENTIAL_CLIENT_SECRET": SECRET,
+}
+LOCAL = {
+    "AZPG_SERVER_HOST": "127.0.0.1",
+    "AZPG_DATABASE_NAME": "shop",
+    "AZPG_DATABASE_USER": "me",
+    "AZPG_SERVER_SSLMODE": "prefer",
+    "AZPG_CREDENTIAL_KIND": "password",
+    "AZPG_CREDENTIAL_PASSWORD": SECRET,
+}
+TOML = f'[server]\nhost = "{HOST}"\n[database]\nname = "shop"\n'
+
+
+@dataclass
+class Mistake:
+    """One row.
+
+    Attributes:
+        about: What is wrong.
+        says: What the report must say.
+        env: The variables, besides those of `base`.
+        files: Files in the working directory.
+        keywords: Keyword arguments.
+        base: Variables that are there in any case.
+        mend: The edit: variables, files (by their names) or keywords; None removes one.
+        count: How many problems there are.
+    """
+
+    about: str
+    says: list[str]
+    env: dict = field(default_factory=dict)
+    files: dict = field(default_factory=dict)
+    keywords: dict = field(default_factory=dict)
+    base: dict = field(default_factory=lambda: GOOD)
+    mend: dict = field(default_factory=dict)
+    count: int = 1
+
+
+def M(about, says, **more):
+    return Mistake(about, says, **more)
+
+
+def wrong(name, value, says, right=None, base=GOOD, **more):
+    """A variable with a wrong value, which is mended by another one (or by removing it)."""
+    return Mistake(
+        f"{name}={value}",
+        [name, *says],
+        env={name: value},
+        base=base,
+        mend={name: right},
+        **more,
+    )
+
+
+MISTAKES = [
+    # -- nothing there, or not enough -----------------------------------------------------------
+    M(
+        "no host",
+        [
+            "server.host",
+            "is required",
+            "AZPG_SERVER_HOST",
+            "host in [server] of azpgauth.toml",
+            "server={'host': …}",
+            "AZURE_POSTGRESQL_HOST",
+            "DATABASE_URL",
+            "PGHOST",
+            "POSTGRES_SERVER",
+        ],
+        base={"AZPG_DATABASE_NAME": "shop"},
+        mend={"PGHOST": HOST},
+    ),
+    M(
+        "no database",
+        ["database.name", "is required", "AZPG_DATABASE_NAME", "PGDATABASE", "POSTGRES_DATABASE"],
+        base={"AZPG_SERVER_HOST": HOST},
+        mend={"POSTGRES_DATABASE": "shop"},
+    ),
+    M(
+        "no secret of a service principal",
+        ["credential.client_secret", "is required", "AZPG_CREDENTIAL_CLIENT_SECRET"],
+        base={k: v for k, v in CLIENT.items() if not k.endswith("SECRET")},
+        mend={"AZPG_CREDENTIAL_CLIENT_SECRET": SECRET},
+    ),
+    M(
+        "no tenant of a service principal",
+        ["credential.tenant_id", "is required", "AZURE_POSTGRESQL_TENANTID"],
+        base={k: v for k, v in CLIENT.items() if "TENANT" not in k},
+        mend={"AZPG_CREDENTIAL_TENANT_ID": TENANT},
+    ),
+    M(
+        "no certificate",
+        ["credential.certificate_path", "is required", "AZPG_CREDENTIAL_CERTIFICATE_PATH"],
+        env={"AZPG_CREDENTIAL_KIND": "client-certificate"},
+        files={"c.pem": "x"},
+        base={k: v for k, v in CLIENT.items() if not k.endswith("SECRET")},
+        mend={"AZPG_CREDENTIAL_CERTIFICATE_PATH": "c.pem"},
+    ),
+    M(
+        "no password",
+        ["credential.password", "is required", "AZPG_CREDENTIAL_PASSWORD", "PGPASSWORD"],
+        base={k: v for k, v in LOCAL.items() if not k.endswith("PASSWORD")},
+        mend={"PGPASSWORD": SECRET},
+    ),
+    M(
+        "a password without a role",
+        ["database.user", "AZPG_DATABASE_USER", "is required with credential.kind password"],
+        base={k: v for k, v in LOCAL.items() if not k.endswith("USER")},
+        mend={"AZPG_DATABASE_USER": "me"},
+    ),
+    # -- names that there are not ---------------------------------------------------------------
+    wrong("AZPG_POOL_MAXSIZE", "5", ["did you mean AZPG_POOL_MAX_SIZE?"]),
+    wrong("AZPG_POOL__MAX_SIZE", "5", ["did you mean AZPG_POOL_MAX_SIZE?"]),
+    wrong("AZPG_POOOL_MAX_SIZE", "5", ["did you mean AZPG_POOL_MAX_SIZE?"]),
+    wrong("AZPG_SSLMODE", "require", ["did you mean AZPG_SERVER_SSLMODE?"]),
+    wrong("AZPG_NONSENSE", "1", ["there is no such setting", "AZPG_SERVER_HOST"]),
+    M(
+        "a variable of .env that there is not",
+        [".env, AZPG_DATABSE_NAME", "did you mean AZPG_DATABASE_NAME?"],
+        files={".env": "AZPG_DATABSE_NAME=x\n"},
+        mend={".env": "AZPG_DATABASE_NAME=x\n"},
+    ),
+    M(
+        "a table that there is not",
+        ["azpgauth.toml, [sever]", "did you mean server?"],
+        files={"azpgauth.toml": "[sever]\nport = 6432\n"},
+        mend={"azpgauth.toml": "[server]\nport = 6432\n"},
+    ),
+    M(
+        "a setting of TOML that there is not",
+        ["azpgauth.toml, [pool] max_sise", "did you mean max_size?"],
+        files={"azpgauth.toml": "[pool]\nmax_sise = 4\n"},
+        mend={"azpgauth.toml": "[pool]\nmax_size = 4\n"},
+    ),
+    M(
+        "a keyword that there is not",
+        ["keyword argument drvier=", "did you mean driver=?"],
+        keywords={"drvier": "psycopg"},
+        mend={"drvier": None, "driver": "psycopg"},
+    ),
+    M(
+        "a field in a keyword that there is not",
+        ["pool={'maxsize': …}", "did you mean max_size?"],
+        keywords={"pool": {"maxsize": 5}},
+        mend={"pool": {"max_size": 5}},
+    ),
+    M(
+        "a secret's file that there is not",
+        ["file secrets/AZPG_CREDENTIAL_PASWORD", "did you mean AZPG_CREDENTIAL_PASSWORD?"],
+        files={"secrets/AZPG_CREDENTIAL_PASWORD": SECRET},
+        keywords={"secrets_dir": "secrets"},
+        mend={"secrets/AZPG_CREDENTIAL_PASWORD": None},
+    ),
+    # -- wrong values ---------------------------------------------------------------------------
+    wrong("AZPG_SERVER_PORT", "many", ["server.port", "'many'", "is not a whole number"], "6432"),
+    wrong("AZPG_SERVER_PORT", "5432.5", ["'5432.5'", "is not a whole number"], "5432"),
+    wrong("AZPG_SERVER_PORT", "70000", ["'70000'", "less than or equal to 65535"], "6432"),
+    wrong("AZPG_SERVER_PORT", "0", ["'0'", "greater than or equal to 1"], "6432"),
+    wrong("AZPG_SERVER_PORT", "", ["server.port", "is empty", "remove it"]),
+    wrong("AZPG_SERVER_HOST", "  ", ["server.host", "is empty"], HOST, count=1),
+    wrong("AZPG_SERVER_HOST", f"https://{HOST}", ["is a URL", "host's name alone"], HOST),
+    wrong("AZPG_SERVER_HOST", f"{HOST}:5432", ["holds a port", "server.port"], HOST),
+    wrong("AZPG_SERVER_HOST", "a,,b", ["is empty"], "a,b"),
+    wrong("AZPG_SERVER_HOST", "me@host", ["is not a host's name"], "host"),
+    wrong("AZPG_SERVER_HOST", "/var/run", ["socket's folder", "server's name"], HOST),
+    wrong("AZPG_SERVER_SSLMODE", "verify-all", ["verify-full is meant"], "verify-full"),
+    wrong("AZPG_SERVER_SSLMODE", "verify_full", ["did you mean verify-full?"], "verify-full"),
+    wrong("AZPG_SERVER_SSLMODE", "VERIFY-FULL", ["did you mean verify-full?"], "verify-full"),
+    wrong("AZPG_SERVER_SSLMODE", "disable", ["token in clear", "use verify-full"], "verify-full"),
+    wrong(
+        *("AZPG_SERVER_SSLMODE", "prefer", ["to another machine", "require"], "require"),
+        base={**LOCAL, "AZPG_SERVER_HOST": "db.example"},
+    ),
+    wrong("AZPG_SERVER_SSLROOTCERT", "no.pem", ["'no.pem'", "is not a file", "auto"], "auto"),
+    wrong("AZPG_SERVER_CONNECT_TIMEOUT", "0", ["greater than or equal to 1"], "5"),
+    wrong("AZPG_SERVER_CLOUD", "mars", ["'public', 'usgov' or 'china'"], "public"),
+    wrong("AZPG_SERVER_CLOUD", "china", ["contradicts", "is in cloud public"], "public"),
+    wrong("AZPG_POOL_MIN_SIZE", "11", ["over max_size 10", "raise max_size"], "10"),
+    wrong("AZPG_POOL_MAX_SIZE", "0", ["greater than or equal to 1"], "1"),
+    wrong("AZPG_POOL_TIMEOUT", "inf", ["finite"], "60"),
+    wrong("AZPG_POOL_TIMEOUT", "30s", ["'30s'", "is not a number"], "30"),
+    wrong("AZPG_POOL_MAX_LIFETIME", "-1", ["greater than 0"], "60"),
+    wrong("AZPG_DRIVER_NAME", "psycopg3", ["did you mean psycopg?"], "psycopg"),
+    wrong("AZPG_DRIVER_NAME", "mysql", ["allowed:", "'asyncpg'"], "asyncpg"),
+    wrong(
+        *("AZPG_DRIVER_DIALECT", "asyncpg", ["does not go with driver.name sqlalchemy"]),
+        *("psycopg2", {**GOOD, "AZPG_DRIVER_NAME": "sqlalchemy"}),
+    ),
+    wrong("AZPG_CREDENTIAL_KIND", "managed_identity", ["did you mean managed-identity?"]),
+    wrong("AZPG_CREDENTIAL_REFRESH", "never", ["allowed:", "'on-demand'"], "on-demand"),
+    wrong("AZPG_CREDENTIAL_AUTHORITY", "http://x", ["https"], "https://x"),
+    wrong("AZPG_CREDENTIAL_TENANT_ID", "a b", ["characters", "'a b'"], TENANT, CLIENT),
+    wrong("AZPG_CREDENTIAL_EXCLUDE_CLI_CREDENTIAL", "perhaps", ["write true or false"], "true"),
+    M(
+        "a number where a string is needed",
+        ["azpgauth.toml, [database] name", "5", "is not a string", "in quotes"],
+        files={"azpgauth.toml": "[database]\nname = 5\n"},
+        base={"AZPG_SERVER_HOST": HOST},
+        mend={"azpgauth.toml": '[database]\nname = "5"\n'},
+    ),
+    M(
+        "a value where a table is needed",
+        ["azpgauth.toml, server", "a table is needed", "write [server]"],
+        files={"azpgauth.toml": f'server = "{HOST}"\n'},
+        mend={"azpgauth.toml": f'[server]\nhost = "{HOST}"\n'},
+    ),
+    M(
+        "a keyword that is no mapping",
+        ["keyword argument pool=", "a mapping is needed", "max_size"],
+        keywords={"pool": 7},
+        mend={"pool": {"max_size": 7}},
+    ),
+    M(
+        "a secret that is no string",
+        ["credential.client_secret", "is not a string"],
+        keywords={"credential": {"client_secret": [SECRET]}},
+        base=CLIENT,
+        mend={"credential": {"client_secret": SECRET}},
+    ),
+    M(
+        "an empty secret",
+        ["credential.client_secret", "is empty"],
+        keywords={"credential": {"client_secret": ""}},
+        base=CLIENT,
+        mend={"credential": {"client_secret": SECRET}},
+    ),
+    # -- contradictions -------------------------------------------------------------------------
+    wrong(
+        *("AZPG_CREDENTIAL_PASSWORD", SECRET, ["does not belong", "kind to password"]),
+        base={**GOOD, "AZPG_CREDENTIAL_KIND": "managed-identity"},
+    ),
+    wrong("AZPG_CREDENTIAL_TENANT_ID", TENANT, ["credential.kind default", "workload-identity"]),
+    wrong(
+        *("AZPG_CREDENTIAL_OBJECT_ID", "o", ["a second time", "remove object_id or client_id"]),
+        base={**GOOD, "AZPG_CREDENTIAL_KIND": "managed-identity", "AZPG_CREDENTIAL_CLIENT_ID": "c"},
+    ),
+    wrong("PGPASSWORD", SECRET, ["credential.password", "kind default", "remove the password"]),
+    wrong(
+        "DATABASE_URL",
+        f"postgresql://u:{SECRET}@{HOST}/shop",
+        ["DATABASE_URL, password", "beside credential.kind azure-cli"],
+        f"postgresql://u@{HOST}/shop",
+        {"AZPG_CREDENTIAL_KIND": "azure-cli"},
+    ),
+    wrong(
+        "AZURE_POSTGRESQL_CONNECTIONSTRING",
+        f"host={HOST} dbname=shop password={SECRET}",
+        ["password", "beside credential.kind default"],
+        f"host={HOST} dbname=shop",
+        {},
+    ),
+    wrong(
+        *("AZPG_SERVER_HOST", f"{HOST},a.postgres.database.chinacloudapi.cn", ["different clouds"]),
+        HOST,
+    ),
+    # -- what other tools set -------------------------------------------------------------------
+    wrong(
+        *("DATABASE_URL", "mysql://u:hunter2@h/shop", ["another scheme, 'mysql'", "postgresql://"]),
+        *(f"postgresql://{HOST}/shop", {"AZPG_DATABASE_NAME": "shop"}),
+    ),
+    wrong(
+        *("DATABASE_URL", f"postgresql://u:{SECRET}@[h/d", ["cannot be read", "postgresql://"]),
+        *(f"postgresql://{HOST}:5432/shop", {}),
+    ),
+    wrong(
+        *("DATABASE_URL", "postgresql://h:port/d", ["DATABASE_URL, port", "'port'"]),
+        *(f"postgresql://{HOST}:5432/shop", {}),
+    ),
+    wrong("PGSSLMODE", "verify-all", ["is no sslmode", "verify-full"], "verify-full"),
+    wrong("PGPORT", "x", ["server.port", "is not a whole number"], "6432"),
+    wrong(
+        *("AZURE_POSTGRESQL_CONNECTIONSTRING", "=", ["no connection string that can be read"]),
+        *(f"host={HOST}", {"AZPG_DATABASE_NAME": "shop"}),
+    ),
+    # -- files ----------------------------------------------------------------------------------
+    M(
+        "TOML that cannot be read",
+        ["azpgauth.toml", "cannot be read"],
+        files={"azpgauth.toml": f"[server\nhost = '{SECRET}'\n"},
+        base={},
+        mend={"azpgauth.toml": TOML},
+    ),
+    M(
+        "a line of .env that cannot be read",
+        [".env, line 1", "write NAME=value"],
+        files={".env": f"={SECRET}\n"},
+        mend={".env": ""},
+    ),
+    M(
+        "a file of settings that does not exist",
+        ["keyword argument config=", "there is no file nowhere.toml"],
+        keywords={"config": "nowhere.toml"},
+        base={},
+        mend={"nowhere.toml": TOML},
+    ),
+    M(
+        "AZPG_CONFIG that does not exist",
+        ["environment variable AZPG_CONFIG", "there is no file etc/nowhere.toml"],
+        env={"AZPG_CONFIG": "etc/nowhere.toml"},
+        base={},
+        mend={"etc/nowhere.toml": TOML},
+    ),
+    wrong("AZPG_CONFIG", " ", ["is empty"]),
+    M(
+        "a .env that does not exist",
+        ["keyword argument env_file=", "there is no file my.env"],
+        keywords={"env_file": "my.env"},
+        base={},
+        mend={"my.env": f"AZPG_SERVER_HOST={HOST}\nAZPG_DATABASE_NAME=shop\n"},
+    ),
+    wrong("AZPG_SECRETS_DIR", "nowhere", ["there is no directory nowhere"]),
+    wrong(
+        *("AZPG_ENV", "prd", ["environment without a file", "azpgauth.prd.toml", ".env.prd"]),
+        *("prod", GOOD),
+        files={"azpgauth.prod.toml": "", ".env.staging": ""},
+    ),
+    M(
+        "an environment where there is none",
+        ["keyword argument env=", "make one of the files"],
+        keywords={"env": "prod"},
+        mend={".env.prod": ""},
+    ),
+    wrong("AZPG_ENV", "../prod", ["no name of an environment", "letters"]),
+    wrong("AZPG_ENV", "", ["is empty"]),
+    # -- prefixes -------------------------------------------------------------------------------
+    M(
+        "a prefix of a second database",
+        ["REPORTS_SERVER_HOTS", "did you mean REPORTS_SERVER_HOST?"],
+        env={"REPORTS_SERVER_HOTS": "x", "REPORTS_DATABASE_NAME": "r", "REPORTS_SERVER_HOST": "h"},
+        keywords={"prefix": "REPORTS_"},
+        mend={"REPORTS_SERVER_HOTS": None},
+    ),
+    M(
+        "what a second database lacks",
+        ["set REPORTS_SERVER_HOST", "a file config="],
+        env={"REPORTS_DATABASE_NAME": "r"},
+        keywords={"prefix": "REPORTS_"},
+        mend={"REPORTS_SERVER_HOST": HOST},
+    ),
+    M(
+        "no prefix",
+        ["keyword argument prefix=", "such as REPORTS_"],
+        env={"REPORTS_DATABASE_NAME": "r", "REPORTS_SERVER_HOST": "h"},
+        keywords={"prefix": "REPORTS"},
+        mend={"prefix": "REPORTS_"},
+    ),
+    M(
+        "a prefix within ours",
+        ["begins with AZPG_"],
+        env={"REPORTS_DATABASE_NAME": "r", "REPORTS_SERVER_HOST": "h"},
+        keywords={"prefix": "AZPG_REPORTS_"},
+        mend={"prefix": "REPORTS_"},
+    ),
+]
+
+
+def world(monkeypatch, mistake, edit=None):
+    """Make the row's world, with the edit or without; the keyword arguments."""
+    keywords = dict(mistake.keywords)
+    variables = {**mistake.base, **mistake.env}
+    files = dict(mistake.files)
+    for name, value in (edit or {}).items():
+        if name.upper() == name and "." not in name and "/" not in name:
+            target = variables
+        elif "." in name or "/" in name:
+            target = files
+        else:
+            target = keywords
+        if value is None:
+            target.pop(name)
+            if target is files:
+                Path(name).unlink()
+        else:
+            target[name] = value
+    for name in {**mistake.base, **mistake.env}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name, text in files.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+    return keywords
+
+
+@pytest.fixture(params=MISTAKES, ids=lambda row: row.about[:50])
+def mistake(request):
+    return request.param
+
+
+def test_the_table_is_long_enough():
+    assert len(MISTAKES) >= 60
+    assert len({row.about for row in MISTAKES}) == len(MISTAKES)
+
+
+def test_a_report_guides_to_the_one_edit_that_mends(monkeypatch, mistake):
+    keywords = world(monkeypatch, mistake)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**keywords)
+    report = str(caught.value)
+    for words in mistake.says:
+        assert words in report, report
+    assert len(caught.value.problems) == mistake.count, report
+    for problem in caught.value.problems:
+        assert problem.setting
+        assert problem.origin
+        assert problem.reason
+        assert problem.action
+    keywords = world(monkeypatch, mistake, mistake.mend)
+    settings = load_settings(**keywords)
+    assert str(explain(settings))
+
+
+def test_no_output_of_any_kind_has_the_secret(monkeypatch, mistake, caplog, capsys):
+    monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
+    caplog.set_level(logging.DEBUG)
+    keywords = world(monkeypatch, mistake)
+    try:
+        load_settings(**keywords)
+    except SettingsError as exc:
+        error = exc
+    frames = traceback.StackSummary.extract(
+        traceback.walk_tb(error.__traceback__.tb_next), capture_locals=True
+    )
+    shown = [
+        str(error),
+        repr(error),
+        repr(error.problems),
+        repr(vars(error)),
+        repr([(frame.name, frame.locals) for frame in frames]),
+        pickle.dumps(error).decode("latin-1"),
+        caplog.text,
+        *capsys.readouterr(),
+    ]
+    assert error.__cause__ is error.__context__ is None
+    for text in shown:
+        assert SECRET not in text
+    settings = load_settings(**world(monkeypatch, mistake, mistake.mend))
+    shown = [
+        str(settings),
+        repr(settings),
+        repr(settings.model_dump()),
+        settings.model_dump_json(),
+        str(explain(settings)),
+        repr(explain(settings)),
+        repr(explain(settings).masked()),
+        pickle.dumps(settings).decode("latin-1"),
+    ]
+    for text in shown:
+        assert SECRET not in text
+
+
+def test_every_secret_is_in_the_table():
+    said = " ".join(str(row) for row in MISTAKES).lower()
+    assert all(name in said for name in SECRETS - {"certificate_password"})
