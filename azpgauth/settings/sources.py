@@ -112,8 +112,10 @@ def _meant(name: str, names: Mapping[str, Any], prefix: str) -> bool:
     """Whether a name was meant for us: all of AZPG_* are, of another prefix what looks like it."""
     if prefix == PREFIX:
         return True
-    section = name.removeprefix(prefix.upper()).partition("_")[0].lower()
-    return section in SECTIONS or bool(get_close_matches(name, sorted(names), 1, 0.85))
+    section, setting, _ = name.removeprefix(prefix.upper()).lower().partition("_")
+    return (section in SECTIONS and bool(setting)) or bool(
+        get_close_matches(name, sorted(names), 1, 0.85)
+    )
 
 
 def read_dotenv(path: Path) -> tuple[dict[str, Value], Layer]:

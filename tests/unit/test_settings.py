@@ -7,8 +7,8 @@ import pytest
 from dotenv import dotenv_values
 
 from azpgauth import Settings, SettingsError, load_settings
-from azpgauth.settings.models import SECTIONS
 from azpgauth.settings.layers import variable
+from azpgauth.settings.models import SECTIONS
 from azpgauth.settings.reference import dotenv_example
 
 ROOT = Path(__file__).parents[2]
