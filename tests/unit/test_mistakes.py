@@ -62,10 +62,6 @@ class Mistake:
     count: int = 1
 
 
-def M(about, says, **more):
-    return Mistake(about, says, **more)
-
-
 def wrong(name, value, says, right=None, base=GOOD, **more):
     """A variable with a wrong value, which is mended by another one (or by removing it)."""
     return Mistake(
@@ -80,7 +76,7 @@ def wrong(name, value, says, right=None, base=GOOD, **more):
 
 MISTAKES = [
     # -- nothing there, or not enough -----------------------------------------------------------
-    M(
+    Mistake(
         "no host",
         [
             "server.host",
@@ -96,25 +92,25 @@ MISTAKES = [
         base={"AZPG_DATABASE_NAME": "shop"},
         mend={"PGHOST": HOST},
     ),
-    M(
+    Mistake(
         "no database",
         ["database.name", "is required", "AZPG_DATABASE_NAME", "PGDATABASE", "POSTGRES_DATABASE"],
         base={"AZPG_SERVER_HOST": HOST},
         mend={"POSTGRES_DATABASE": "shop"},
     ),
-    M(
+    Mistake(
         "no secret of a service principal",
         ["credential.client_secret", "is required", "AZPG_CREDENTIAL_CLIENT_SECRET"],
         base={k: v for k, v in CLIENT.items() if not k.endswith("SECRET")},
         mend={"AZPG_CREDENTIAL_CLIENT_SECRET": SECRET},
     ),
-    M(
+    Mistake(
         "no tenant of a service principal",
         ["credential.tenant_id", "is required", "AZURE_POSTGRESQL_TENANTID"],
         base={k: v for k, v in CLIENT.items() if "TENANT" not in k},
         mend={"AZPG_CREDENTIAL_TENANT_ID": TENANT},
     ),
-    M(
+    Mistake(
         "no certificate",
         ["credential.certificate_path", "is required", "AZPG_CREDENTIAL_CERTIFICATE_PATH"],
         env={"AZPG_CREDENTIAL_KIND": "client-certificate"},
@@ -122,13 +118,13 @@ MISTAKES = [
         base={k: v for k, v in CLIENT.items() if not k.endswith("SECRET")},
         mend={"AZPG_CREDENTIAL_CERTIFICATE_PATH": "c.pem"},
     ),
-    M(
+    Mistake(
         "no password",
         ["credential.password", "is required", "AZPG_CREDENTIAL_PASSWORD", "PGPASSWORD"],
         base={k: v for k, v in LOCAL.items() if not k.endswith("PASSWORD")},
         mend={"PGPASSWORD": SECRET},
     ),
-    M(
+    Mistake(
         "a password without a role",
         ["database.user", "AZPG_DATABASE_USER", "is required with credential.kind password"],
         base={k: v for k, v in LOCAL.items() if not k.endswith("USER")},
@@ -140,37 +136,37 @@ MISTAKES = [
     wrong("AZPG_POOOL_MAX_SIZE", "5", ["did you mean AZPG_POOL_MAX_SIZE?"]),
     wrong("AZPG_SSLMODE", "require", ["did you mean AZPG_SERVER_SSLMODE?"]),
     wrong("AZPG_NONSENSE", "1", ["there is no such setting", "AZPG_SERVER_HOST"]),
-    M(
+    Mistake(
         "a variable of .env that there is not",
         [".env, AZPG_DATABSE_NAME", "did you mean AZPG_DATABASE_NAME?"],
         files={".env": "AZPG_DATABSE_NAME=x\n"},
         mend={".env": "AZPG_DATABASE_NAME=x\n"},
     ),
-    M(
+    Mistake(
         "a table that there is not",
         ["azpgauth.toml, [sever]", "did you mean server?"],
         files={"azpgauth.toml": "[sever]\nport = 6432\n"},
         mend={"azpgauth.toml": "[server]\nport = 6432\n"},
     ),
-    M(
+    Mistake(
         "a setting of TOML that there is not",
         ["azpgauth.toml, [pool] max_sise", "did you mean max_size?"],
         files={"azpgauth.toml": "[pool]\nmax_sise = 4\n"},
         mend={"azpgauth.toml": "[pool]\nmax_size = 4\n"},
     ),
-    M(
+    Mistake(
         "a keyword that there is not",
         ["keyword argument drvier=", "did you mean driver=?"],
         keywords={"drvier": "psycopg"},
         mend={"drvier": None, "driver": "psycopg"},
     ),
-    M(
+    Mistake(
         "a field in a keyword that there is not",
         ["pool={'maxsize': …}", "did you mean max_size?"],
         keywords={"pool": {"maxsize": 5}},
         mend={"pool": {"max_size": 5}},
     ),
-    M(
+    Mistake(
         "a secret's file that there is not",
         ["file secrets/AZPG_CREDENTIAL_PASWORD", "did you mean AZPG_CREDENTIAL_PASSWORD?"],
         files={"secrets/AZPG_CREDENTIAL_PASWORD": SECRET},
@@ -217,33 +213,33 @@ MISTAKES = [
     wrong("AZPG_CREDENTIAL_AUTHORITY", "http://x", ["https"], "https://x"),
     wrong("AZPG_CREDENTIAL_TENANT_ID", "a b", ["characters", "'a b'"], TENANT, CLIENT),
     wrong("AZPG_CREDENTIAL_EXCLUDE_CLI_CREDENTIAL", "perhaps", ["write true or false"], "true"),
-    M(
+    Mistake(
         "a number where a string is needed",
         ["azpgauth.toml, [database] name", "5", "is not a string", "in quotes"],
         files={"azpgauth.toml": "[database]\nname = 5\n"},
         base={"AZPG_SERVER_HOST": HOST},
         mend={"azpgauth.toml": '[database]\nname = "5"\n'},
     ),
-    M(
+    Mistake(
         "a value where a table is needed",
         ["azpgauth.toml, server", "a table is needed", "write [server]"],
         files={"azpgauth.toml": f'server = "{HOST}"\n'},
         mend={"azpgauth.toml": f'[server]\nhost = "{HOST}"\n'},
     ),
-    M(
+    Mistake(
         "a keyword that is no mapping",
         ["keyword argument pool=", "a mapping is needed", "max_size"],
         keywords={"pool": 7},
         mend={"pool": {"max_size": 7}},
     ),
-    M(
+    Mistake(
         "a secret that is no string",
         ["credential.client_secret", "is not a string"],
         keywords={"credential": {"client_secret": [SECRET]}},
         base=CLIENT,
         mend={"credential": {"client_secret": SECRET}},
     ),
-    M(
+    Mistake(
         "an empty secret",
         ["credential.client_secret", "is empty"],
         keywords={"credential": {"client_secret": ""}},
@@ -299,27 +295,27 @@ MISTAKES = [
         *(f"host={HOST}", {"AZPG_DATABASE_NAME": "shop"}),
     ),
     # -- files ----------------------------------------------------------------------------------
-    M(
+    Mistake(
         "TOML that cannot be read",
         ["azpgauth.toml", "cannot be read"],
         files={"azpgauth.toml": f"[server\nhost = '{SECRET}'\n"},
         base={},
         mend={"azpgauth.toml": TOML},
     ),
-    M(
+    Mistake(
         "a line of .env that cannot be read",
         [".env, line 1", "write NAME=value"],
         files={".env": f"={SECRET}\n"},
         mend={".env": ""},
     ),
-    M(
+    Mistake(
         "a file of settings that does not exist",
         ["keyword argument config=", "there is no file nowhere.toml"],
         keywords={"config": "nowhere.toml"},
         base={},
         mend={"nowhere.toml": TOML},
     ),
-    M(
+    Mistake(
         "AZPG_CONFIG that does not exist",
         ["environment variable AZPG_CONFIG", "there is no file etc/nowhere.toml"],
         env={"AZPG_CONFIG": "etc/nowhere.toml"},
@@ -327,7 +323,7 @@ MISTAKES = [
         mend={"etc/nowhere.toml": TOML},
     ),
     wrong("AZPG_CONFIG", " ", ["is empty"]),
-    M(
+    Mistake(
         "a .env that does not exist",
         ["keyword argument env_file=", "there is no file my.env"],
         keywords={"env_file": "my.env"},
@@ -340,7 +336,7 @@ MISTAKES = [
         *("prod", GOOD),
         files={"azpgauth.prod.toml": "", ".env.staging": ""},
     ),
-    M(
+    Mistake(
         "an environment where there is none",
         ["keyword argument env=", "make one of the files"],
         keywords={"env": "prod"},
@@ -349,28 +345,28 @@ MISTAKES = [
     wrong("AZPG_ENV", "../prod", ["no name of an environment", "letters"]),
     wrong("AZPG_ENV", "", ["is empty"]),
     # -- prefixes -------------------------------------------------------------------------------
-    M(
+    Mistake(
         "a prefix of a second database",
         ["REPORTS_SERVER_HOTS", "did you mean REPORTS_SERVER_HOST?"],
         env={"REPORTS_SERVER_HOTS": "x", "REPORTS_DATABASE_NAME": "r", "REPORTS_SERVER_HOST": "h"},
         keywords={"prefix": "REPORTS_"},
         mend={"REPORTS_SERVER_HOTS": None},
     ),
-    M(
+    Mistake(
         "what a second database lacks",
         ["set REPORTS_SERVER_HOST", "a file config="],
         env={"REPORTS_DATABASE_NAME": "r"},
         keywords={"prefix": "REPORTS_"},
         mend={"REPORTS_SERVER_HOST": HOST},
     ),
-    M(
+    Mistake(
         "no prefix",
         ["keyword argument prefix=", "such as REPORTS_"],
         env={"REPORTS_DATABASE_NAME": "r", "REPORTS_SERVER_HOST": "h"},
         keywords={"prefix": "REPORTS"},
         mend={"prefix": "REPORTS_"},
     ),
-    M(
+    Mistake(
         "a prefix within ours",
         ["begins with AZPG_"],
         env={"REPORTS_DATABASE_NAME": "r", "REPORTS_SERVER_HOST": "h"},

@@ -119,7 +119,7 @@ def test_any_split_gives_the_settings_of_the_whole(tmp_path_factory, whole, data
     assert dict(os.environ) == before
 
 
-@pytest.mark.parametrize(("higher", "lower"), combinations(SOURCES, 2))
+@pytest.mark.parametrize(("higher", "lower"), list(combinations(SOURCES, 2)))
 def test_precedence_of_every_pair(tmp_path, higher, lower):
     base = {("server", "host"): HOST, ("database", "name"): "shop"}
     parts = {"toml": dict(base)}
@@ -141,7 +141,7 @@ CONVENTIONS = {
 }
 
 
-@pytest.mark.parametrize(("higher", "lower"), combinations(CONVENTIONS, 2))
+@pytest.mark.parametrize(("higher", "lower"), list(combinations(CONVENTIONS, 2)))
 def test_precedence_among_conventions_and_below_ours(monkeypatch, higher, lower):
     monkeypatch.setenv("AZPG_DATABASE_NAME", "shop")
     # The lower one from the environment, the higher one from .env: the family's rank decides.
