@@ -56,21 +56,21 @@ def source_for(settings: TokenCredentialSettings, scope: str, cloud: Cloud) -> T
         scope: The scope to ask for, ending in `/.default`.
         cloud: Whose authority is asked, unless the settings or AZURE_AUTHORITY_HOST name one.
     """
+    key = settings, scope, cloud.authority
     with _lock:
-        key = settings, cloud.authority
-        identity = _identities.get(key)
-        if identity is None:
-            identity = _identities[key] = _Identity(settings, cloud.authority)
-        source = identity.sources.get(scope)
-        if source is None:
-            source = identity.sources[scope] = TokenSource(
-                lambda: identity.token(scope),
+        if key not in _sources:
+            _forget_idle()
+            minter = _Minter(settings, scope, cloud.authority)
+            person = person_timeout(settings)
+            source = TokenSource(
+                minter.token,
                 # A person is not asked anew because a server said no.
-                mint_anew=None if person_timeout(settings) else lambda: identity.remint(scope),
+                mint_anew=None if person else minter.token_anew,
                 refresh=settings.refresh,
-                patience=max(STUCK, person_timeout(settings)),
+                patience=max(STUCK, person),
             )
-    return source
+            _sources[key] = source, minter
+        return _sources[key][0]
 
 
 def person_timeout(settings: TokenCredentialSettings) -> float:
@@ -81,32 +81,39 @@ def person_timeout(settings: TokenCredentialSettings) -> float:
 def forget() -> None:
     """Forget all tokens and credentials, so that the next pool starts afresh. For tests."""
     with _lock:
-        identities = list(_identities.values())
-        _identities.clear()
-    for identity in identities:
-        identity.close()
+        minters = [minter for _, minter in _sources.values()]
+        _sources.clear()
+    for minter in minters:
+        minter.drop()
     passed.forget()
 
 
-class _Identity:
-    """A credential made from settings, and remade to get past its cache."""
+class _Minter:
+    """A credential made from settings, remade to get past its cache, and after it failed."""
 
-    def __init__(self, settings: TokenCredentialSettings, authority: str) -> None:
+    def __init__(self, settings: TokenCredentialSettings, scope: str, authority: str) -> None:
         self._settings = settings
+        self._scope = scope
         self._authority = authority
         self._credential: TokenCredential | None = None
-        self.sources: dict[str, TokenSource] = {}
 
-    def token(self, scope: str) -> Token:
+    def token(self) -> Token:
+        """A token, perhaps from the credential's cache."""
         if self._credential is None:
             self._credential = build(self._settings, self._authority)
-        return passed.ask(self._credential, scope)
+        try:
+            return passed.ask(self._credential, self._scope)
+        except BaseException:
+            # A certificate, or a variable, that was put right is read by a new credential only.
+            if not person_timeout(self._settings):
+                self.drop()
+            raise
 
-    def remint(self, scope: str) -> Token:
+    def token_anew(self) -> Token:
         """A token of a new credential, whose cache is empty; the old one goes if it is given."""
         credential = build(self._settings, self._authority)
         try:
-            token = passed.ask(credential, scope)
+            token = passed.ask(credential, self._scope)
         except BaseException:
             _close(credential)
             raise
@@ -114,13 +121,27 @@ class _Identity:
         _close(old)
         return token
 
-    def begin_process(self) -> None:
-        # Its connections are the parent's: the child makes a credential of its own.
-        self._credential = None
-
-    def close(self) -> None:
+    def drop(self) -> None:
+        """Let the credential go."""
         credential, self._credential = self._credential, None
         _close(credential)
+
+    def begin_process(self) -> None:
+        """After a fork: the credential's connections are the parent's."""
+        self._credential = None
+
+
+def _forget_idle() -> None:
+    """Let go of what nobody uses, if there is much of it: a program may have many identities."""
+    if len(_sources) < _MANY:
+        return
+    for key, (source, minter) in list(_sources.items()):
+        if source.idle:
+            del _sources[key]
+            minter.drop()
+
+
+_MANY = 64
 
 
 def _close(credential: object) -> None:
@@ -139,13 +160,14 @@ def build(settings: TokenCredentialSettings, authority: str = _PUBLIC) -> TokenC
     Raises:
         TokenError: azure-identity finds the settings unusable.
     """
-    from azure import identity
-
     options = options_of(settings, authority, os.environ)
     if settings.kind == "device-code":
         options["prompt_callback"] = _show_code
     try:
-        credential: TokenCredential = getattr(identity, _CLASSES[settings.kind])(**options)
+        with _importing:
+            from azure import identity
+
+            credential: TokenCredential = getattr(identity, _CLASSES[settings.kind])(**options)
     except (ValueError, TypeError) as exc:
         # A TypeError: an option that this version of azure-identity does not have yet.
         reason = str(exc)
@@ -213,15 +235,24 @@ def _show_code(uri: str, code: str, _: dt.datetime) -> None:
 
 
 _lock = threading.Lock()
-_identities: dict[tuple[TokenCredentialSettings, str], _Identity] = {}
+_sources: dict[tuple[TokenCredentialSettings, str, str], tuple[TokenSource, _Minter]] = {}
+
+# Held while azure.identity is imported. A fork waits for it: a child in which a module is half
+# imported, by a thread that it does not have, could never import it.
+_importing = threading.Lock()
 
 
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - whoever held it is gone
+    _importing.release()
     _lock = threading.Lock()
-    for identity in list(_identities.values()):
-        identity.begin_process()
+    for _, minter in list(_sources.values()):
+        minter.begin_process()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_importing.acquire,
+        after_in_parent=_importing.release,
+        after_in_child=_after_fork_in_child,
+    )

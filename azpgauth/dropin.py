@@ -118,9 +118,9 @@ def entry_of(
     facts = CLOUDS[clouds[0] if clouds else "public"]
     port = str(parameters.get("port") or os.environ.get("PGPORT") or "")
     login = _EntraLogin(
-        source_of(credential, facts.scope, "on-demand"),
+        source_of(credential, facts.scope),
         role=user or None,
-        fallback=source_of(credential, facts.management_scope, "on-demand"),
+        fallback=source_of(credential, facts.management_scope),
         timeout=_TOKEN_TIMEOUT,
         owner=credential,
         pgbouncer=any(port == str(each) for each in PGBOUNCER_PORTS),

@@ -6,8 +6,9 @@ What a credential raised becomes an error here that holds no secret.
 from __future__ import annotations
 
 import re
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,11 +45,30 @@ class Flight:
     def __post_init__(self) -> None:
         self.future.set_running_or_notify_cancel()  # so that no waiter can cancel it
 
-    def lost(self, now: float, patience: float) -> bool:
-        """Whether nobody should wait for it any more: it hangs, or its event loop is gone."""
+    def lost(
+        self, now: float, patience: float, asking: asyncio.AbstractEventLoop | None = None
+    ) -> bool:
+        """Whether nobody should wait for it any more: it hangs, or its event loop does not run.
+
+        Args:
+            now: Seconds since the epoch.
+            patience: Seconds after which it hangs.
+            asking: The event loop of whoever wants to know.
+        """
         # A clock that was put back must not make it young for ever.
-        late = not 0 <= now - self.started < patience
-        return late or (self.loop is not None and self.loop.is_closed())
+        late = not -patience < now - self.started < patience
+        if self.loop is None or self.loop is asking:
+            return late
+        return late or self.loop.is_closed() or not self.loop.is_running()
+
+    def settle(self, answer: Answer) -> None:
+        """Give this to all who wait; the first answer counts."""
+        with suppress(InvalidStateError):
+            self.future.set_result(answer)
+
+    def follow(self, other: Flight) -> None:
+        """Another one was started in its place: whoever waits takes what that brings."""
+        other.future.add_done_callback(lambda done: self.settle(done.result()))
 
 
 def wait_for(answer: Token | Future[Answer], timeout: float | None) -> tuple[Token, bool]:
@@ -100,23 +120,27 @@ _TELLING = ("response", "inner_exception", "exc_type", "exc_value", "exc_traceba
 """What azure-core's errors carry along: the request with its secrets, and frames."""
 
 
-def told(exc: Exception) -> TokenError:
+def told(exc: BaseException) -> TokenError:
     """What a credential raised, as an error that holds no secret.
 
-    Its cause is the credential's own error, without what it carries along and without its own
-    causes: a program's output that could not be read, say, has the token in it.
+    Its cause is the credential's own error if that is one of Azure's, without what it carries along
+    and without its own causes: a program's output that could not be read, say, has the token in it.
 
     Args:
         exc: What was raised.
     """
+    try:
+        said = str(exc)
+    except Exception:  # noqa: BLE001 - it is somebody else's
+        said = "it cannot say why"
+    text = _JWT.sub("<token>", said)
     if isinstance(exc, TokenError):
-        return exc.with_traceback(None)
-    text = _JWT.sub("<token>", str(exc))
+        return TokenError(text)
     error = TokenError(f"no token from Microsoft Entra ID: {type(exc).__name__}: {text}")
-    if text == str(exc):
+    if text == said and type(exc).__module__.startswith("azure."):
+        exc.__traceback__ = exc.__cause__ = exc.__context__ = None
+        for name in _TELLING:
+            if name in vars(exc):
+                setattr(exc, name, None)
         error.__cause__ = exc
-    exc.__traceback__ = exc.__cause__ = exc.__context__ = None
-    for name in _TELLING:
-        if name in getattr(exc, "__dict__", {}):
-            setattr(exc, name, None)
     return error

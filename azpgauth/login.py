@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from azpgauth.tokens import Token, TokenSource
+    from azpgauth.tokens import Refresh, Token, TokenSource
 
 __all__ = ["Grant", "Login", "StaticLogin", "TokenLogin"]
 
@@ -137,6 +137,7 @@ class TokenLogin:
             database's do not; asked once at most.
         timeout: Seconds to wait for a token.
         owner: What the source needs and knows only weakly; it is kept alive here.
+        refresh: When the token is renewed while a pool is open: in the background, or on demand.
         pgbouncer: Whether PgBouncer stands before the server, which may refuse a long token.
     """
 
@@ -148,10 +149,12 @@ class TokenLogin:
         fallback: TokenSource | None = None,
         timeout: float | None = None,
         owner: object = None,
+        refresh: Refresh | None = None,
         pgbouncer: bool = False,
     ) -> None:
         self.source = source
         self._owner = owner
+        self._refresh = refresh
         self._pgbouncer = pgbouncer
         self._ahead: Future[Token | TokenError] | None = None
         self._explicit = role
@@ -190,19 +193,20 @@ class TokenLogin:
         """Another token, if the refused one came from the cache."""
         if not _worth_another_token(refused, message) or refused.token is None:
             return None
-        return self._regranted(self.source.instead_of(refused.token, self._timeout), refused)
+        token = self.source.instead_of(refused.token, self._timeout, by=self)
+        return self._regranted(token, refused)
 
     async def aregrant(self, refused: Grant, message: str) -> Grant | None:
         """Another token, if the refused one came from the cache."""
         if not _worth_another_token(refused, message) or refused.token is None:
             return None
-        token = await self.source.ainstead_of(refused.token, self._timeout)
+        token = await self.source.ainstead_of(refused.token, self._timeout, by=self)
         return self._regranted(token, refused)
 
     def accepted(self, grant: Grant) -> None:
         """The token proved good."""
         if grant.token is not None:
-            self.source.accepted(grant.token)
+            self.source.accepted(grant.token, by=self)
 
     def prefetch(self) -> None:
         """Begin to fetch the token."""
@@ -210,7 +214,7 @@ class TokenLogin:
 
     def hold(self) -> Callable[[], None]:
         """Keep the token fresh until the returned function is called."""
-        return self.source.hold()
+        return self.source.hold(self._refresh)
 
     def _looked_at(self, token: Token) -> bool:
         """Whether this is what `prefetch` asked for: then it is as fresh as if asked for now."""

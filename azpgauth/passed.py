@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from inspect import iscoroutine, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import TokenError
 from azpgauth.role import claims_of
@@ -20,9 +20,9 @@ from azpgauth.tokens import TokenSource
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ask", "forget", "is_async", "is_credential", "source_of"]
+    from azpgauth.tokens import Refresh
 
-Refresh = Literal["background", "on-demand"]
+__all__ = ["ask", "forget", "is_async", "is_credential", "source_of"]
 
 
 def is_credential(value: object) -> bool:
@@ -35,7 +35,7 @@ def is_async(credential: object) -> bool:
     return iscoroutinefunction(_asked(credential))
 
 
-def source_of(credential: object, scope: str, refresh: Refresh) -> TokenSource:
+def source_of(credential: object, scope: str, refresh: Refresh = "background") -> TokenSource:
     """The process's source of tokens for a credential that the program made.
 
     It is kept as long as the credential lives, and knows it weakly: whoever asks must hold it.
@@ -43,7 +43,7 @@ def source_of(credential: object, scope: str, refresh: Refresh) -> TokenSource:
     Args:
         credential: Any object with azure-core's `get_token`, sync or async.
         scope: The scope to ask for.
-        refresh: When to renew; what the first caller says holds for all.
+        refresh: When to renew, unless whoever holds the source says otherwise.
     """
     key = id(credential)  # credentials need not be hashable
     with _lock:
@@ -118,6 +118,8 @@ def _asked(credential: object) -> Any:
 
 def _token(credential: object, answer: Any) -> Token:
     now = time.time()
+    if not isinstance(getattr(answer, "token", None), str) or not answer.token:
+        raise TokenError(f"{_name(credential)} gave no token")
     refresh_on = getattr(answer, "refresh_on", None)
     return Token(
         answer.token,
@@ -126,6 +128,10 @@ def _token(credential: object, answer: Any) -> Token:
         fetched_at=now,
         credential=_name(credential),
     )
+
+
+_LONGEST = 30 * 24 * 3600
+"""Seconds that no access token lives."""
 
 
 def _expiry(token: str, told: float, now: float) -> float:
@@ -137,7 +143,9 @@ def _expiry(token: str, told: float, now: float) -> float:
     if told - now >= MARGIN:
         return told
     claimed = claims_of(token).get("exp")
-    return max(told, float(claimed)) if isinstance(claimed, (int, float)) else told
+    if isinstance(claimed, (int, float)) and 0 < claimed < now + _LONGEST:
+        return max(told, float(claimed))
+    return told
 
 
 def _name(credential: object) -> str:

@@ -150,8 +150,8 @@ def login_of(settings: Settings, passed: Credential | None) -> Login:
     cloud = CLOUDS[settings.server.cloud_name]
     scope = wanted.scope or cloud.scope
     if passed is not None:
-        source = source_of(passed, scope, wanted.refresh)
-        fallback = source_of(passed, cloud.management_scope, "on-demand")
+        source = source_of(passed, scope)
+        fallback = source_of(passed, cloud.management_scope)
     else:
         source = source_for(wanted, scope, cloud)
         fallback = source_for(wanted, cloud.management_scope, cloud)
@@ -161,5 +161,6 @@ def login_of(settings: Settings, passed: Credential | None) -> Login:
         fallback=fallback,
         timeout=max(settings.pool.timeout, person_timeout(wanted)),
         owner=passed,
+        refresh=wanted.refresh,
         pgbouncer=settings.server.port in PGBOUNCER_PORTS,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from azpgauth.clock import Clock
 
 __all__ = ["Refresher"]
+
+logger = logging.getLogger("azpgauth.tokens")
+
+PAUSE = 10.0
+"""Seconds until the next look after one that failed."""
 
 
 class Refresher:
@@ -46,7 +52,11 @@ class Refresher:
             tick = self._tick()
             if tick is None:
                 return
-            delay = tick()
+            try:
+                delay = tick()
+            except Exception:  # noqa: BLE001 - such as: no thread can be started just now
+                logger.warning("renewing the token could not be begun; trying again later")
+                delay = PAUSE
             del tick
             if self._clock.wait(self._wake, delay):
                 self._wake.clear()

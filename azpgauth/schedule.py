@@ -61,7 +61,9 @@ class Token:
         A token that lives shorter than that is renewed at half of its usable life, at most
         `MIN_SPACING` after it came, so that a short life does not mean one request after another.
         """
-        due = self.expires_on - AHEAD if self.refresh_on is None else self.refresh_on
+        due = self.expires_on - AHEAD
+        if self.refresh_on is not None:  # which may come too late to be of use
+            due = min(self.refresh_on, self.expires_on - 2 * MARGIN)
         usable = max(self.expires_on - MARGIN - self.fetched_at, 0.0)
         return max(due, self.fetched_at + min(MIN_SPACING, usable / 2))
 

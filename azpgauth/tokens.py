@@ -46,6 +46,8 @@ __all__ = [
 
 logger = logging.getLogger("azpgauth.tokens")
 
+Refresh = Literal["background", "on-demand"]
+
 STUCK = 60.0
 """Seconds after which a request still unanswered no longer keeps others from starting one."""
 
@@ -89,7 +91,7 @@ class TokenSource:
         amint: Instead of `mint`, for an async credential: awaited on the event loop of whoever
             asks first.
         refresh: ``background`` renews on time even if nobody connects, while the source is held;
-            ``on-demand`` at the next connect.
+            ``on-demand`` at the next connect. What whoever holds it says comes first.
         patience: Seconds after which a request still unanswered is given up as stuck.
         clock: The clock; tests inject theirs.
         jitter: Gives a number in 0…1 for the backoff.
@@ -102,7 +104,7 @@ class TokenSource:
         *,
         mint_anew: Callable[[], Token] | None = None,
         amint: Callable[[], Awaitable[Token]] | None = None,
-        refresh: Literal["background", "on-demand"] = "background",
+        refresh: Refresh = "background",
         patience: float = STUCK,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
@@ -118,8 +120,8 @@ class TokenSource:
         self._run_request = run
         self._token: Token | None = None
         self._identity: str | None = None
-        self._unproven: Token | None = None
-        self._disproved = False
+        self._minted: Token | None = None  # past the credential's cache, for a refusal
+        self._proven: set[int] = set()  # those whom a server let in with it
         self._not_before = 0.0
         self._failures_in_a_row = 0
         self._requests = 0
@@ -136,9 +138,17 @@ class TokenSource:
         self._flight: Flight | None = None
         self._refresher: Refresher | None = None
         self._holders = 0
+        self._renewed_for = 0  # those among them who want it renewed in the background
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.info()}>"
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody holds it and there is no token to lose."""
+        token = self._token
+        gone = token is None or not token.usable(self._clock.time())
+        return gone and self._holders == 0 and self._flight is None
 
     def info(self) -> TokenInfo:
         """Counts and times of this source; never the token."""
@@ -182,20 +192,25 @@ class TokenSource:
 
     async def aget(self, timeout: float | None = None) -> tuple[Token, bool]:
         """As `get`, without blocking the event loop."""
+        if self._amint is not None:
+            self._loop = weakref.ref(asyncio.get_running_loop())
         return await await_for(self._ask(), timeout)
 
-    def instead_of(self, refused: Token, timeout: float | None = None) -> Token | None:
+    def instead_of(
+        self, refused: Token, timeout: float | None = None, *, by: object = None
+    ) -> Token | None:
         """Another token than the one the server refused, minted past the credential's cache.
 
         Args:
             refused: The token that was refused.
             timeout: Seconds to wait for each request.
+            by: Who was refused: what is true of one role or server is not of another.
 
         Returns:
-            Another token; None if there is none to be had, or if `refused` came from here and was
-            refused before any server accepted it: asking once more would change nothing.
+            Another token; None if there is none to be had, or if `refused` came from here and
+            never let them in: asking once more would change nothing.
         """
-        while (asked := self._ask_instead_of(refused)) is not None:
+        while (asked := self._ask_instead_of(refused, by)) is not None:
             answer, final = asked
             try:
                 token, _ = wait_for(answer, timeout)
@@ -207,9 +222,11 @@ class TokenSource:
                 return None
         return None
 
-    async def ainstead_of(self, refused: Token, timeout: float | None = None) -> Token | None:
+    async def ainstead_of(
+        self, refused: Token, timeout: float | None = None, *, by: object = None
+    ) -> Token | None:
         """As `instead_of`, without blocking the event loop."""
-        while (asked := self._ask_instead_of(refused)) is not None:
+        while (asked := self._ask_instead_of(refused, by)) is not None:
             answer, final = asked
             try:
                 token, _ = await await_for(answer, timeout)
@@ -221,10 +238,15 @@ class TokenSource:
                 return None
         return None
 
-    def accepted(self, token: Token) -> None:
-        """A server accepted this token."""
-        if self._unproven is token and not self._disproved:
-            self._unproven = None
+    def accepted(self, token: Token, *, by: object = None) -> None:
+        """A server accepted this token.
+
+        Args:
+            token: The token.
+            by: Who was let in.
+        """
+        if self._minted is token:
+            self._proven.add(id(by))
 
     def _ask(self) -> Token | Future[Answer]:
         """The token to use now, or the future that brings it."""
@@ -242,15 +264,17 @@ class TokenSource:
             flight = self._start(now)
         return token if decision == "use and renew" and token is not None else flight.future
 
-    def _ask_instead_of(self, refused: Token) -> tuple[Token | Future[Answer], bool] | None:
+    def _ask_instead_of(
+        self, refused: Token, by: object = None
+    ) -> tuple[Token | Future[Answer], bool] | None:
         """Another token or what will bring it, and whether that is the last word."""
         now = self._clock.time()
         with self._lock:
             token = self._token
             if token is not None and token.value != refused.value and token.usable(now):
                 return token, True
-            if self._unproven is not None and self._unproven.value == refused.value:
-                self._disproved = True
+            minted = self._minted
+            if minted is not None and minted.value == refused.value and id(by) not in self._proven:
                 return None
             # An ordinary request under way is waited for first, so that there is only one.
             flight = self._start(now, anew=True)
@@ -260,17 +284,21 @@ class TokenSource:
 
     def _start(self, now: float, *, anew: bool = False) -> Flight:
         """The request under way, or a new one. The lock is held."""
-        flight = self._flight
-        if flight is not None and not flight.lost(now, self._patience):
-            return flight
         loop = None if self._amint is None else _running_loop()
+        before = self._flight
+        if before is not None and not before.lost(now, self._patience, loop):
+            return before
         flight = self._flight = Flight(now, anew, loop)
+        if before is not None:
+            before.follow(flight)
         self._requests += 1
-        if loop is None:
-            self._run_request(lambda: self._run(flight))
-        else:
-            self._loop = weakref.ref(loop)
-            flight.task = loop.create_task(self._arun(flight))
+        try:
+            if loop is None:
+                self._run_request(lambda: self._run(flight))
+            else:
+                flight.task = loop.create_task(self._arun(flight))
+        except RuntimeError as exc:  # no thread can be started
+            self._failed(flight, exc)
         return flight
 
     def _run(self, flight: Flight) -> None:
@@ -278,18 +306,20 @@ class TokenSource:
         assert mint is not None  # noqa: S101 - without, there is amint
         try:
             self._arrived(flight, mint())
-        except Exception as exc:  # noqa: BLE001 - whatever a credential raises is its answer
+        except BaseException as exc:  # noqa: BLE001 - whatever a credential raises is its answer
             self._failed(flight, exc)
 
     async def _arun(self, flight: Flight) -> None:
         assert self._amint is not None  # noqa: S101 - see _start
         try:
             self._arrived(flight, await self._amint())
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             self._failed(flight, TokenError("the event loop that asked for the token has ended"))
             raise
-        except Exception as exc:  # noqa: BLE001 - as above
+        except BaseException as exc:
             self._failed(flight, exc)
+            if not isinstance(exc, Exception):
+                raise
 
     def _arrived(self, flight: Flight, token: Token) -> None:
         now = self._clock.time()
@@ -309,17 +339,17 @@ class TokenSource:
                 self._token = token
                 self._failures_in_a_row = 0
                 self._not_before = 0.0
-                self._unproven = token if flight.anew else None
-                self._disproved = False
+                self._minted = token if flight.anew else None
+                self._proven = set()
             self._last_error = None
             news = self._identity != identity
             self._identity = identity
             self._landed(flight)
         level = logging.INFO if news else logging.DEBUG
         logger.log(level, "token for %s, good for %d s", identity, token.expires_on - now)
-        flight.future.set_result(token)
+        flight.settle(token)
 
-    def _failed(self, flight: Flight, exc: Exception) -> None:
+    def _failed(self, flight: Flight, exc: BaseException) -> None:
         error = told(exc)
         now = self._clock.time()
         with self._lock:
@@ -328,14 +358,13 @@ class TokenSource:
             self._last_error = str(error)
             token = self._token
             self._landed(flight)
-        if token is not None and token.usable(now):
+        if token is not None:
+            left = max(token.expires_on - now, 0.0)
             logger.warning(
                 "renewing the token failed; the present one has %d s left, next try in %.1f s: %s",
-                token.expires_on - now,
-                wait,
-                error,
+                *(left, wait, error),
             )
-        flight.future.set_result(error)
+        flight.settle(error)
 
     def _pause(self, now: float) -> float:
         """Renew no earlier than after a while, longer each time; its seconds. The lock is held."""
@@ -352,11 +381,17 @@ class TokenSource:
 
     # -- renewing in the background --------------------------------------------------------
 
-    def hold(self) -> Callable[[], None]:
-        """Keep the token fresh until the returned function is called (once or more)."""
+    def hold(self, refresh: Refresh | None = None) -> Callable[[], None]:
+        """Keep the token fresh until the returned function is called (once or more).
+
+        Args:
+            refresh: How; by default as the source was told.
+        """
+        background = (refresh or self._refresh) == "background"
         with self._lock:
             self._holders += 1
-            if self._refresh == "background" and self._refresher is None:
+            self._renewed_for += background
+            if background and self._refresher is None:
                 self._refresher = Refresher(self._renew_if_due, self._clock)
         released = threading.Event()
         pid = os.getpid()
@@ -367,7 +402,8 @@ class TokenSource:
             released.set()
             with self._lock:
                 self._holders -= 1
-                refresher = self._refresher if self._holders == 0 else None
+                self._renewed_for -= background
+                refresher = self._refresher if self._renewed_for == 0 else None
                 if refresher is not None:
                     self._refresher = None
             if refresher is not None:

@@ -114,7 +114,7 @@ def _meant(name: str, names: Mapping[str, Any], prefix: str) -> bool:
         return True
     section, setting, _ = name.removeprefix(prefix.upper()).lower().partition("_")
     return (section in SECTIONS and bool(setting)) or bool(
-        get_close_matches(name, sorted(names), 1, 0.85)
+        get_close_matches(name, sorted(names), 1, 0.9)
     )
 
 

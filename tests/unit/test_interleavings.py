@@ -39,8 +39,7 @@ class Source(RuleBasedStateMachine):
         self.lost = []  # of the parent, after a fork
         self.serial = 0
         self.paused_at = float("-inf")
-        self.refused_for_good = set()
-        self.proven = set()
+        self.proven = {1: set(), 2: set()}  # by whom
         self.anew = set()
         self.source = TokenSource(
             lambda: self.mint(anew=False),
@@ -55,7 +54,7 @@ class Source(RuleBasedStateMachine):
     def run_later(self, work):
         now = self.clock.time()
         for each in self.requests:
-            each.lost = each.lost or not 0 <= now - each.started < STUCK
+            each.lost = each.lost or not -STUCK < now - each.started < STUCK
             assert each.lost, "two requests under way"
         self.requests.append(Request(work, now))
 
@@ -93,7 +92,7 @@ class Source(RuleBasedStateMachine):
             assert answer.expires_on - self.clock.time() >= MARGIN
         else:
             age = self.clock.time() - self.requests[-1].started
-            assert 0 <= age < STUCK, "whoever asks waits for a request that hangs"
+            assert -STUCK < age < STUCK, "whoever asks waits for a request that hangs"
             self.requests[-1].futures.append(answer)
         if len(self.requests) > count and usable:
             self.started_ahead(before)
@@ -123,8 +122,10 @@ class Source(RuleBasedStateMachine):
         # A request that hung may come back while another one is under way.
         request = self.requests.pop(0 if late else -1)
         failures = self.source.info().failures
+        # Those of a request that hung may have what the one in its place brought.
+        waiting = [future for future in request.futures if not future.done()]
         request.work()
-        answers = {id(future.result(0)) for future in request.futures}
+        answers = {id(future.result(0)) for future in waiting}
         assert len(answers) <= 1, "waiters got different answers"
         failed = self.source.info().failures > failures
         if usable:
@@ -142,20 +143,17 @@ class Source(RuleBasedStateMachine):
         else:
             assert self.usable()
             self.paused_at = float("-inf")
-        for future in request.futures:
+        for future in waiting:
             answer = future.result(0)
             assert isinstance(answer, TokenError) == failed
             assert failed or answer.expires_on - self.clock.time() >= MARGIN
 
     @precondition(lambda self: self.present is not None)
-    @rule()
-    def refuse(self):
+    @rule(by=st.sampled_from([1, 2]))
+    def refuse(self, by):
         refused, count = self.present, len(self.requests)
-        asked = self.source._ask_instead_of(refused)
-        hopeless = refused.value in self.anew and refused.value not in self.proven
-        if hopeless:
-            self.refused_for_good.add(refused.value)
-        if refused.value in self.refused_for_good:
+        asked = self.source._ask_instead_of(refused, by)
+        if refused.value in self.anew and refused.value not in self.proven[by]:
             assert asked is None
             assert len(self.requests) == count, "a server that refuses everybody is hammered"
             return
@@ -165,11 +163,10 @@ class Source(RuleBasedStateMachine):
         self.requests[-1].futures.append(answer)
 
     @precondition(lambda self: self.present is not None)
-    @rule()
-    def accept(self):
-        if self.present.value not in self.refused_for_good:
-            self.proven.add(self.present.value)
-        self.source.accepted(self.present)
+    @rule(by=st.sampled_from([1, 2]))
+    def accept(self, by):
+        self.proven[by].add(self.present.value)
+        self.source.accepted(self.present, by=by)
 
     @rule(seconds=st.one_of(st.floats(0.01, 5), st.floats(5, 400), st.floats(400, 100_000)))
     def wait(self, seconds):

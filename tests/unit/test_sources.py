@@ -418,6 +418,7 @@ def test_origins_go_with_their_settings(monkeypatch):
     for name, value in GOOD.items():
         monkeypatch.setenv(name, value)
     known = __import__("sys").modules[explain_module.__module__]._known
+    gc.collect()
     before = len(known)
     found = load_settings()
     assert len(known) == before + 1

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import logging
 import os
 import subprocess
@@ -7,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from azure.core.exceptions import AzureError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -297,10 +299,22 @@ def test_a_refused_token_is_replaced_once(mint, clock):
     # A server that refuses everybody is not hammered.
     assert source.instead_of(last) is None
     assert anew.count == 102
-    # Nor is the authority, because one pool's role is wrong while another pool gets in.
-    source.accepted(last)
-    assert source.instead_of(last) is None
-    assert anew.count == 102
+    assert source.get()[0] is last
+
+
+def test_what_is_refused_to_one_is_not_minted_again_for_letting_in_another(mint, clock):
+    anew = Mint(clock)
+    anew.count = 100
+    source = source_of(mint, mint_anew=anew)
+    good, wrong = object(), object()
+    first, _ = source.get()
+    minted = source.instead_of(first, by=wrong)
+    for _ in range(10):
+        source.accepted(minted, by=good)
+        assert source.instead_of(minted, by=wrong) is None
+    assert anew.count == 101
+    # And the one that it did let in may have another one later.
+    assert source.instead_of(minted, by=good).value == "secret-102"
 
 
 def test_no_replacement_when_the_same_token_comes_back_or_none(mint):
@@ -491,14 +505,46 @@ def test_what_it_tells_of_itself(mint, clock):
     )
 
 
-class ChattyError(Exception):
+class ChattyError(AzureError):
     """As azure-core's errors: it carries the request, its frames and what caused it."""
 
     def __init__(self, message):
-        super().__init__(message)
+        super().__init__(message, error=ValueError("hunter2"))
         self.response = {"body": "client_secret=hunter2"}
-        self.inner_exception = self.exc_value = ValueError("hunter2")
         self.exc_traceback = "frames with hunter2"
+
+
+ChattyError.__module__ = "azure.somewhere"
+
+
+class FrozenError(Exception):
+    """Nothing of it can be changed, and it cannot say what it is."""
+
+    def __setattr__(self, *_):
+        raise TypeError
+
+    def __str__(self):
+        raise ValueError("hunter2")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (json.JSONDecodeError("Extra data", '{"accessToken": "hunter2"}', 5), "Extra data"),
+        (FrozenError("hunter2"), "it cannot say why"),
+        (TokenError("no eyJhbGciOiJI.eyJzdWIi.c2ln today"), "no <token> today"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+    ids=repr,
+)
+def test_whatever_a_credential_raises_is_told_to_all(error, says):
+    def refuse():
+        raise error from ValueError("hunter2")
+
+    with pytest.raises(TokenError, match=says) as caught:
+        TokenSource(refuse).get(5)
+    assert caught.value.__cause__ is None
+    assert "hunter2" not in str(caught.value)
 
 
 def test_an_error_of_a_credential_carries_no_secret(mint):
@@ -532,3 +578,133 @@ def test_the_credential_of_a_chain_that_won_is_named():
 
     assert ask(Chain(), "s").credential == "Chain: FakeCredential"
     assert ask(FakeCredential(), "s").credential == "FakeCredential"
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_no_more(mint):
+    working = [False]
+
+    def run(work):
+        if not working[0]:
+            raise RuntimeError("can't start new thread")
+        threading.Thread(target=work).start()
+
+    source = source_of(mint, run=run)
+    with pytest.raises(TokenError, match="can't start new thread"):
+        source.get(5)
+    working[0] = True
+    assert source.get(5)[0].value == "secret-1"
+
+
+def test_the_refresher_survives_what_it_cannot_begin(mint, clock, caplog):
+    source = source_of(mint)
+    release = source.hold()
+    source.get()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "_start", lambda *_: 1 / 0)
+        clock.advance(3300)
+        eventually(lambda: "could not be begun" in caplog.text)
+    clock.advance(60)
+    eventually(lambda: mint.count == 2)
+    release()
+
+
+def test_whoever_waits_for_a_request_that_hangs_gets_what_the_next_one_brings(mint, clock):
+    source = source_of(mint)
+    mint.go.clear()
+    hanging = threading.Event()
+
+    def first():
+        mint.count += 1
+        hanging.wait(10)
+        raise ValueError("too late")
+
+    source._mint = first
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(source.get, 10)
+        eventually(lambda: mint.count == 1)
+        clock.advance(61)
+        source._mint = mint
+        mint.go.set()
+        assert source.get(10)[0].value == "secret-2"
+        assert waiting.result(10)[0].value == "secret-2"
+        hanging.set()
+    assert source.get()[0].value == "secret-2"
+
+
+def test_a_failed_renewal_is_told_of_though_nothing_is_left(mint, clock, caplog):
+    source = source_of(mint)
+    source.get()
+    clock.advance(3590)
+    mint.error = ValueError("down")
+    with pytest.raises(TokenError):
+        source.get()
+    assert "renewing the token failed; the present one has 10 s left" in caplog.text
+
+
+def test_a_refresh_time_after_the_end_is_no_use():
+    assert Token("secret", 3600, 9000, 0).renew_at() == 3600 - 2 * MARGIN
+
+
+def test_a_clock_put_back_a_little_does_not_start_another_request(mint, clock):
+    source = source_of(mint)
+    mint.go.clear()
+    source._ask()
+    clock.advance(-0.5)
+    source._ask()
+    assert mint.count <= 1
+    assert source.info().requests == 1
+    mint.go.set()
+    source.get(5)
+
+
+def test_whoever_holds_a_source_says_how_it_is_renewed(mint):
+    source = source_of(mint, refresh="on-demand")
+    on_demand, background = source.hold(), source.hold("background")
+    assert source._refresher is not None
+    background()
+    assert source._refresher is None
+    on_demand()
+
+
+def test_an_async_credential_on_a_second_loop(clock):
+    """The first loop stopped in the middle of a request, or is gone: the second one goes on."""
+    first = True
+
+    async def amint():
+        if first:
+            await asyncio.sleep(3600)
+        now = clock.time()
+        return Token(f"a{now}", now + 3600, fetched_at=now)
+
+    source = TokenSource(amint=amint, clock=clock)
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(source.aget())
+    loop.run_until_complete(asyncio.sleep(0.01))  # and no further
+    first = False
+
+    async def second():
+        release = source.hold()
+        await source.aget(5)
+        return release
+
+    asyncio.run(second())()
+
+    async def third():
+        release = source.hold()
+        await source.aget(5)  # from the cache: this loop renews it from now on
+        requests = source.info().requests
+        clock.advance(3300)
+
+        def renewed():
+            clock.advance(60)  # the refresher may have begun to wait only now
+            return source.info().requests > requests
+
+        await asyncio.to_thread(eventually, renewed)
+        release()
+
+    asyncio.run(third())
+    waiting.cancel()
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop), return_exceptions=True))
+    loop.close()
