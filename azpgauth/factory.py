@@ -11,6 +11,7 @@ from azpgauth.opening import ASYNC_DRIVERS, Opening, Prepared
 from azpgauth.prepare import Sealed, from_env, prepare
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
     import asyncpg
@@ -40,8 +41,11 @@ class _Keywords(TypedDict, total=False):
 
     credential: Credential | Mapping[str, Any] | None
     native: Mapping[str, Any] | None
-    config: str | None
-    env_file: str | None
+    env: str | None
+    config: str | os.PathLike[str] | None
+    env_file: str | os.PathLike[str] | None
+    secrets_dir: str | os.PathLike[str] | None
+    prefix: str
     server: Mapping[str, Any]
     database: Mapping[str, Any]
     pool: Mapping[str, Any]

@@ -60,13 +60,19 @@ def _listed(value: object) -> object:
 
 
 def _authority(value: object) -> object:
-    if isinstance(value, str) and "://" in value and not value.startswith("https://"):
+    if isinstance(value, str) and "://" in value and not value.lower().startswith("https://"):
         raise PydanticCustomError("authority", "is no https URL, and tokens travel protected only")
     return value
 
 
 def _scope(value: object) -> object:
-    return full_scope(value) if isinstance(value, str) and value.strip() else value
+    if not isinstance(value, str):
+        return value
+    if not value.strip().removesuffix("/.default") or len(value.split()) != 1:
+        raise PydanticCustomError(
+            "scope", "is no scope", {"action": "name the resource, such as https://HOST/.default"}
+        )
+    return full_scope(value)
 
 
 def _no_nul(value: str) -> str:
@@ -78,7 +84,8 @@ def _no_nul(value: str) -> str:
 Name = Annotated[str, StringConstraints(min_length=1), AfterValidator(_no_nul)]
 # The characters that azure-identity allows.
 Tenant = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.\-]+$")]
-Tenants = Annotated[tuple[Tenant | Literal["*"], ...], BeforeValidator(_listed)]
+AnyTenant = Annotated[str, StringConstraints(pattern=r"^(\*|[0-9A-Za-z.\-]+)$")]
+Tenants = Annotated[tuple[AnyTenant, ...], BeforeValidator(_listed)]
 
 
 class CredentialSection(Section):

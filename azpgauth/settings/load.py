@@ -17,7 +17,7 @@ from azpgauth.settings.merge import Merged, merge
 from azpgauth.settings.mistakes import MISSING, told
 from azpgauth.settings.models import SECTIONS, ServerSettings, Settings
 from azpgauth.settings.places import Wish, find_places
-from azpgauth.settings.secret import SECRETS, sealed
+from azpgauth.settings.secret import SECRETS, Unshown
 from azpgauth.settings.sources import (
     keyword_layer,
     read_dotenv,
@@ -29,7 +29,7 @@ from azpgauth.settings.sources import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["load_settings", "seal"]
+__all__ = ["load_settings"]
 
 _KEYWORDS = ("env", "config", "env_file", "secrets_dir", "prefix")
 
@@ -71,7 +71,7 @@ def load_settings(
     Example:
         >>> load_settings(server={"port": 6432})  # doctest: +SKIP
     """
-    sections = seal(sections)
+    sections = Unshown(sections)  # at once: out of tracebacks
     wish = Wish(env, config, env_file, secrets_dir, alone=prefix != PREFIX)
     settings, merged = _loaded(wish, prefix, sections)
     if settings is None or merged.problems:
@@ -149,16 +149,3 @@ def _warn_of_secrets(merged: Merged, prefix: str) -> None:
                     "environment, in .env or in a secrets directory",
                     stacklevel=3,
                 )
-
-
-def seal(sections: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of a call with their secrets wrapped.
-
-    Whoever takes such arguments binds them to this at once: then a traceback that shows locals
-    does not show the secrets.
-    """
-    return (
-        {**sections, "credential": sealed(sections["credential"])}
-        if "credential" in sections
-        else sections
-    )

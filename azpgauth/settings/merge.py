@@ -76,7 +76,8 @@ def merge(layers: Sequence[Layer], conventions: Sequence[Layer], default_mode: s
             why = None
             if number >= len(layers):
                 why = _not_from_others(merged, key, value, kind, default_mode)
-            if why is None and key[0] == "credential" and number > rank:
+            lower = number > rank or number >= len(layers)
+            if why is None and key[0] == "credential" and lower:
                 why = None if key[1] in fields_of(kind) else f"is not for kind {kind}"
             if why is None:
                 merged.values.setdefault(key, []).append(value)

@@ -43,7 +43,10 @@ def told(
         if error["type"] == "contradictions":
             continue
         section, name = _place(error)
-        reason, action = _reason(error, section, name, data, prefix)
+        if error["type"] == "extra_forbidden" and section == "credential":
+            reason, action = _of_another_kind(name, values.get(("credential", "kind"), ()))
+        else:
+            reason, action = _reason(error, section, name, data, prefix)
         found.setdefault((section, name), _problem(section, name, reason, action, values, prefix))
     # pydantic looks across the sections only when each is valid by itself.
     for setting, reason, action in contradictions(**valid_sections(data)):
@@ -89,11 +92,6 @@ def _reason(
     kind, context = error["type"], error.get("ctx", {})
     if kind == "missing":
         return MISSING, f"set {_spellings(section, name, prefix)}"
-    if kind == "extra_forbidden" and section == "credential":
-        mine = data["credential"].get("kind", "default")
-        kinds = kinds_with(name)
-        others = f", or set credential.kind to {' or '.join(kinds)}" if kinds else ""
-        return f"does not belong to credential.kind {mine}", f"remove it{others}"
     if kind == "contradiction":
         return str(context["message"]), str(context["action"])
     if kind in {"literal_error", "union_tag_invalid"}:
@@ -103,6 +101,17 @@ def _reason(
         return "is not a file", f"name {what}"
     told_so: tuple[str, str] = _BY_TYPE.get(kind, _other)(error, context)
     return told_so
+
+
+def _of_another_kind(name: str, kinds: Sequence[Value]) -> tuple[str, str]:
+    """About a field that the credential's kind does not have."""
+    mine = kinds[0].raw if kinds else "default"
+    # Of a kind that another tool implies, the user may not know.
+    implied = kinds and kinds[0].origin.kind == "convention"
+    reason = f"does not belong to credential.kind {mine}"
+    reason += f" (from {kinds[0].origin})" if implied else ""
+    fitting = " or ".join(kinds_with(name))
+    return reason, f"remove it, or set credential.kind to {fitting} (AZPG_CREDENTIAL_KIND)"
 
 
 def _not_allowed(context: Mapping[str, Any], given: str) -> tuple[str, str]:

@@ -10,10 +10,20 @@ from pydantic_core import PydanticCustomError
 
 from azpgauth.errors import Problem, SettingsError
 
-__all__ = ["SECRETS", "SecretText", "sealed"]
+__all__ = ["SECRETS", "SecretText", "Unshown", "sealed"]
 
 SECRETS: frozenset[str] = frozenset({"password", "client_secret", "certificate_password"})
 """The fields whose values no message may show."""
+
+
+class Unshown(dict[str, Any]):
+    """The keyword arguments of a call, of which a traceback that shows locals shows the names.
+
+    A secret may be among them under any name: under a mistyped one, for instance.
+    """
+
+    def __repr__(self) -> str:
+        return f"<keywords {', '.join(self)}>"
 
 
 class Secret(SecretStr):

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from kits import KITS, Loop
@@ -194,6 +195,28 @@ def test_what_entra_id_refuses_is_told_in_its_words(as_kind, monkeypatch, nothin
 SECRETS = ("AZPG_CREDENTIAL_CLIENT_SECRET", "AZURE_CLIENT_SECRET")
 
 
+def test_what_was_put_right_is_taken_without_a_restart(box, as_kind, monkeypatch, tmp_path):
+    as_kind("environment")
+    right = os.environ["AZURE_CLIENT_SECRET"]
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wr0ng")
+    with pytest.raises(TokenError, match="AADSTS7000215"):
+        connect_from_env()
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", right)
+    with connect_from_env() as pool:
+        assert row(pool) == "sandbox-sp"
+
+    as_kind("client-certificate")
+    pem = tmp_path / "client.pem"
+    good = Path(os.environ["AZPG_CREDENTIAL_CERTIFICATE_PATH"]).read_bytes()
+    pem.write_bytes(box.directory.certificate(Identity("another")).read_bytes())
+    monkeypatch.setenv("AZPG_CREDENTIAL_CERTIFICATE_PATH", str(pem))
+    with pytest.raises(TokenError, match="AADSTS700027"):
+        connect_from_env()
+    pem.write_bytes(good)
+    with connect_from_env() as pool:
+        assert row(pool) == "sandbox-sp"
+
+
 def test_a_signed_out_az_is_told(box, as_kind):
     as_kind("azure-cli")
     box.authority.signed_out = True
@@ -378,6 +401,35 @@ for held in (_lock, other_lock):
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 pool.dispose()
 """
+
+
+FORKING_EARLY = """
+import os, sys, threading, time
+from azpgauth import connect_from_env
+opening = threading.Thread(target=lambda: connect_from_env().close())
+opening.start()
+while "azure" not in sys.modules:
+    time.sleep(0.001)
+child = os.fork()
+if child == 0:
+    with connect_from_env(pool={"timeout": 20}) as pool, pool.connection() as conn:
+        assert conn.execute("select current_user").fetchone() == ("sandbox-app",)
+    os._exit(0)
+opening.join()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_fork_while_azure_identity_is_imported(box):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING_EARLY],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork there")

@@ -222,6 +222,15 @@ def test_service_connector(monkeypatch, client, identity):
         assert getattr(found.credential, name) == value
 
 
+def test_a_tenant_alone_is_of_no_use_and_does_no_harm(monkeypatch):
+    for name, value in {**GOOD, "AZURE_POSTGRESQL_TENANTID": TENANT}.items():
+        monkeypatch.setenv(name, value)
+    found = load_settings()
+    assert found.credential.kind == "default"
+    (dropped,) = explain(found).dropped
+    assert dropped.setting == "credential.tenant_id"
+
+
 def test_a_user_principal_name_keeps_its_domain(monkeypatch):
     monkeypatch.setenv("AZURE_POSTGRESQL_HOST", HOST)
     monkeypatch.setenv("AZURE_POSTGRESQL_NAME", "shop")
