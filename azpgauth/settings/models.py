@@ -125,7 +125,7 @@ class ServerSettings(Section):
             "Path of a PEM file with the trusted root certificates; "
             "auto takes Azure's own for an Azure server, else the system's, or certifi's."
         ),
-        examples=["auto"],
+        examples=["auto", "/etc/ssl/certs/own-ca.pem"],
     )
     connect_timeout: int = Field(
         10,

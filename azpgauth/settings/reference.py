@@ -1,28 +1,28 @@
-"""Every setting, told for people: `.env.example`, made from the models' own descriptions.
+"""Every setting, told for people, and for editors: the files that are made from the models.
 
 >>> python -m azpgauth.settings.reference  # doctest: +SKIP
 
-writes it anew, in the root of the project.
+writes them anew, in the root of the project.
 """
 
 from __future__ import annotations
 
+import json
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
+from azpgauth.settings.conventions import SPELLINGS
 from azpgauth.settings.credential import KINDS
 from azpgauth.settings.layers import variable
 from azpgauth.settings.models import Settings
+from azpgauth.settings.schema import json_schema, properties_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
-
-__all__ = ["Entry", "dotenv_example", "entries"]
+__all__ = ["Entry", "dotenv_example", "entries", "generated", "settings_page"]
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,33 @@ class Entry:
     Attributes:
         section: Its section.
         name: Its name there.
-        kinds: For the credential's: which kinds have it, by what they say of it.
-        description: What it means.
+        schema: Its JSON Schema.
+        meanings: What it means; for the credential's, with the kinds of which that is true.
         required: Whether there must be one.
-        example: A value to show.
     """
 
     section: str
     name: str
-    kinds: dict[str, tuple[str, ...]]
-    description: str
-    required: bool
-    example: str
+    schema: dict[str, Any]
+    meanings: tuple[tuple[str, tuple[str, ...]], ...]
+    required: bool = False
 
     @property
     def variable(self) -> str:
         """Its environment variable."""
         return variable(self.section, self.name)
+
+    @property
+    def example(self) -> str:
+        """A value to show."""
+        if self.name == "kind":
+            return "default"
+        examples = self.schema.get("examples") or [self.schema.get("default")]
+        if examples[0] is not None:
+            return str(examples[0])
+        if "enum" in self.schema:
+            return str(self.schema["enum"][0])
+        return "true" if self.schema.get("type") == "boolean" else ""
 
 
 def entries() -> Iterator[Entry]:
@@ -56,82 +66,162 @@ def entries() -> Iterator[Entry]:
     for section, info in Settings.model_fields.items():
         if section == "credential":
             yield from _of_credential()
-        else:
-            model: type[BaseModel] = info.annotation  # type: ignore[assignment]
-            for name, field in model.model_fields.items():
-                yield Entry(
-                    section,
-                    name,
-                    {},
-                    field.description or "",
-                    field.is_required(),
-                    _example(field),
-                )
+            continue
+        model: Any = info.annotation
+        for name, schema in properties_of(model).items():
+            required = model.model_fields[name].is_required()
+            yield Entry(section, name, schema, ((schema["description"], ()),), required)
 
 
 def _of_credential() -> Iterator[Entry]:
-    kinds = ", ".join(KINDS)
-    yield Entry("credential", "kind", {}, f"How to sign in: {kinds}.", False, "default")
-    names = dict.fromkeys(name for model in KINDS.values() for name in model.model_fields)
-    for name in names:
+    table = json_schema()["properties"]["credential"]["properties"]
+    for name, schema in table.items():
         if name == "kind":
+            text = f"How to sign in: {', '.join(KINDS)}."
+            yield Entry("credential", name, schema, ((text, ()),))
             continue
-        having = {kind: model for kind, model in KINDS.items() if name in model.model_fields}
         said: dict[str, list[str]] = {}
-        for kind, model in having.items():
-            said.setdefault(model.model_fields[name].description or "", []).append(kind)
-        first = next(iter(having.values())).model_fields[name]
-        told = {text: tuple(kinds) for text, kinds in said.items()}
-        yield Entry("credential", name, told, "", False, _example(first))
-
-
-def _example(field: FieldInfo) -> str:
-    if field.examples:
-        return str(field.examples[0])
-    if field.default is not None and not field.is_required():
-        return str(field.default)
-    return "true" if bool in get_args(field.annotation) else ""
+        for kind, model in KINDS.items():
+            if name in model.model_fields:
+                text = model.model_fields[name].description or ""
+                said.setdefault(text, []).append(kind)
+        meanings = tuple((text, tuple(kinds)) for text, kinds in said.items())
+        yield Entry("credential", name, schema, meanings)
 
 
 _ALL_WITH_TOKENS = len(KINDS) - 2
 
 
+def _whose(kinds: tuple[str, ...]) -> str:
+    if not kinds:
+        return ""
+    return "all with tokens: " if len(kinds) == _ALL_WITH_TOKENS else f"{', '.join(kinds)}: "
+
+
 def dotenv_example() -> str:
     """The text of `.env.example`."""
     lines = [
-        "# Copy to .env, and remove the first # of the lines you need. Only AZPG_* is read from it."
+        "# Copy to .env, and remove the first # of the lines you need. Besides AZPG_*, only the",
+        "# names that other tools set are read from it; schemas/settings.md has them.",
     ]
     section = ""
     for entry in entries():
         if entry.section != section:
             section = entry.section
             lines.append("")
-        lines += _comments(entry)
-        mark = "" if entry.required else "#"
-        lines.append(f"{mark}{entry.variable}={entry.example}")
+        for text, kinds in entry.meanings:
+            told = f"{_whose(kinds)}{text}" + (" Required." if entry.required else "")
+            wrapped = textwrap.wrap(told, 98, break_on_hyphens=False)
+            lines += [f"# {line}" for line in wrapped]
+        lines.append(f"{'' if entry.required else '#'}{entry.variable}={entry.example}")
     return "\n".join(lines) + "\n"
 
 
-def _comments(entry: Entry) -> list[str]:
-    if not entry.kinds:
-        text = entry.description + (" Required." if entry.required else "")
-        return _wrapped(text)
-    lines = []
-    for text, kinds in entry.kinds.items():
-        whose = "all with tokens" if len(kinds) == _ALL_WITH_TOKENS else ", ".join(kinds)
-        lines += _wrapped(f"{whose}: {text}")
-    return lines
+_PAGE = """# Settings
+
+Made from the models by `python -m azpgauth.settings.reference`; do not edit.
+
+Where a value comes from, the highest first:
+
+1. keyword arguments of `load_settings`, `connect_from_env` and their like
+2. environment variables, `AZPG_*`
+3. `.env.<env>`, then `.env`, in the working directory (read, never exported)
+4. a secrets directory, `AZPG_SECRETS_DIR` or `secrets_dir=`: one file for each value, named like
+   its variable
+5. `azpgauth.<env>.toml`, then `azpgauth.toml`; or the file that `AZPG_CONFIG` or `config=` names,
+   with its neighbour for the environment
+6. what other tools set, from the environment or `.env`: Azure Service Connector, then
+   `DATABASE_URL`, then `PG*`, then `POSTGRES_SERVER` and `POSTGRES_DATABASE`
+7. defaults
+
+`<env>` is `AZPG_ENV`, or the argument `env=`. With `prefix="REPORTS_"`, for a second database, the
+variables are `REPORTS_SERVER_HOST` and so on; 6 does not count then, and a TOML file only if
+`config=` names it.
+"""
+
+_POOLS = """
+How far the pool's settings reach in each driver:
+
+| setting | psycopg, psycopg-async | psycopg2 | sqlalchemy, sqlalchemy-async | asyncpg |
+|---|---|---|---|---|
+| min_size | kept open | kept open, once there | no such thing | kept open |
+| max_size | yes | yes | yes | yes |
+| timeout | yes | yes | yes | yes |
+| max_lifetime | yes | yes | yes | yes |
+| max_idle | yes | yes | no such thing | yes |
+"""
 
 
-def _wrapped(text: str) -> list[str]:
-    wrap: Any = textwrap.wrap
-    return [f"# {line}" for line in wrap(text, 98, break_on_hyphens=False)]
+def settings_page() -> str:
+    """The text of `schemas/settings.md`."""
+    parts = [_PAGE]
+    section = ""
+    for entry in entries():
+        if entry.section != section:
+            if section == "pool":
+                parts.append(_POOLS)
+            section = entry.section
+            parts.append(f"\n## [{section}]\n\n{_about(section)}\n")
+            parts.append(
+                "| TOML key | environment | type | default | meaning |\n|---|---|---|---|---|"
+            )
+        parts.append(_row(entry))
+    parts.append("\n## What other tools set\n")
+    parts.append("| setting | names |\n|---|---|")
+    for (named, field), names in SPELLINGS.items():
+        listed = ", ".join(f"`{name}`" for name in names)
+        parts.append(f"| {named}.{field} | {listed} |")
+    parts.append(
+        "\nTheir `sslmode` can raise ours, never lower it. A password among them beside a "
+        "credential that signs\nin with a token is a mistake. Empty ones are as if they were not "
+        "there."
+    )
+    return "\n".join(parts) + "\n"
+
+
+def _about(section: str) -> str:
+    description: str = json_schema()["properties"][section]["description"]
+    return description
+
+
+def _row(entry: Entry) -> str:
+    default = entry.schema.get("default")
+    shown = "required" if entry.required else "" if default is None else f"`{default}`"
+    meaning = "<br>".join(f"{_whose(kinds)}{text}" for text, kinds in entry.meanings)
+    cells = (f"`{entry.name}`", f"`{entry.variable}`", _type(entry.schema), shown, meaning)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(_type(each) for each in schema["anyOf"])
+    if schema.get("format") in {"file-path", "password"}:
+        return {"file-path": "path of a file", "password": "secret"}[schema["format"]]
+    kind = {"integer": "whole number", "boolean": "true or false"}.get(
+        schema.get("type", ""), schema.get("type", "")
+    )
+    low, high = schema.get("minimum"), schema.get("maximum")
+    low = "" if low is None else f" from {low}"
+    high = "" if high is None else f" to {high}"
+    return f"{kind}{low}{high}" + (" over 0" if "exclusiveMinimum" in schema else "")
+
+
+def generated() -> dict[str, str]:
+    """The files and their texts, by their paths in the project."""
+    return {
+        ".env.example": dotenv_example(),
+        "schemas/settings.md": settings_page(),
+        "schemas/azpgauth.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+    }
 
 
 def main() -> None:
-    """Write the file."""
+    """Write the files."""
     root = Path(__file__).parents[2]
-    (root / ".env.example").write_text(dotenv_example(), encoding="utf-8")
+    for name, text in generated().items():
+        (root / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

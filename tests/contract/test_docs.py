@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from azpgauth import SettingsError, load_settings
+
 TEXT = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
@@ -22,4 +24,22 @@ def test_readme(box, number, capsys, monkeypatch):
         names["test_orders"](box)
     if "pool" in names:
         names["pool"].close()
-    assert box.gateway.passwords >= 1
+    if "settings" in names:
+        assert "server.host = localhost" in capsys.readouterr().out
+    else:
+        assert box.gateway.passwords >= 1
+
+
+def test_the_report_in_the_readme_is_a_real_one(tmp_path, monkeypatch):
+    (tmp_path / "azpgauth.prod.toml").write_text('[pool]\nmax_size = "lots"\n')
+    for name, value in {
+        "AZPG_ENV": "prod",
+        "AZPG_SERVER_HOST": "h",
+        "AZPG_DATABASE_NAME": "d",
+        "AZPG_POOL_MAXLIFETIME": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    shown = re.search(r"```text\n(.*?)```", TEXT, re.DOTALL).group(1)
+    assert sorted(shown.splitlines()) == sorted(str(caught.value).splitlines())

@@ -1,15 +1,23 @@
+import json
 import pickle
 import re
+import sys
 import traceback
 from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
+from jsonschema import Draft202012Validator
 
 from azpgauth import Settings, SettingsError, load_settings
 from azpgauth.settings.layers import variable
 from azpgauth.settings.models import SECTIONS
-from azpgauth.settings.reference import dotenv_example
+from azpgauth.settings.reference import generated
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 GOOD = {"AZPG_SERVER_HOST": "shop.postgres.database.azure.com", "AZPG_DATABASE_NAME": "shop"}
@@ -207,9 +215,18 @@ def test_an_error_survives_pickling():
     assert str(again) == str(caught.value)
 
 
-def test_the_example_file_is_what_the_models_say():
+@pytest.mark.parametrize("name", generated())
+def test_generated_files_are_what_the_models_say(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert text == generated()[name], "run: python -m azpgauth.settings.reference"
+
+
+def test_every_setting_is_in_the_example_file_and_the_reference():
     text = (ROOT / ".env.example").read_text()
-    assert text == dotenv_example(), "run: python -m azpgauth.settings.reference"
+    page = (ROOT / "schemas/settings.md").read_text()
+    for section, names in SECTIONS.items():
+        for name in names:
+            assert f"| `{name}` | `{variable(section, name)}` |" in page
     named = set(re.findall(r"^#?(AZPG_\w+)=", text, re.MULTILINE))
     assert named == {
         variable(section, name) for section, names in SECTIONS.items() for name in names
@@ -222,7 +239,66 @@ def test_the_example_file_loads(tmp_path):
     assert load_settings().server.host == GOOD["AZPG_SERVER_HOST"]
 
 
-def test_the_readme_file_loads(tmp_path):
-    block = re.search(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (tmp_path / "azpgauth.toml").write_text(block.group(1))
-    assert load_settings().credential.kind == "managed-identity"
+SCHEMA = json.loads((ROOT / "schemas/azpgauth.schema.json").read_text())
+README = (ROOT / "README.md").read_text()
+TOMLS = {
+    **{str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("examples/**/*.toml")},
+    **{
+        f"README block {number}": text
+        for number, text in enumerate(re.findall(r"```toml\n(.*?)```", README, re.DOTALL))
+    },
+}
+DOTENVS = {
+    **{str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("examples/**/*.env")},
+    **{
+        f"README block {number}": text
+        for number, text in enumerate(re.findall(r"```dotenv\n(.*?)```", README, re.DOTALL))
+    },
+}
+
+
+def test_the_schema_is_one():
+    Draft202012Validator.check_schema(SCHEMA)
+    fields = SCHEMA["properties"]
+    assert fields.keys() == SECTIONS.keys()
+    for section, names in SECTIONS.items():
+        assert fields[section]["properties"].keys() == names
+        for name in names:
+            assert fields[section]["properties"][name]["description"], name
+
+
+@pytest.mark.parametrize("name", TOMLS)
+def test_every_toml_file_that_is_shown_validates(tmp_path, name):
+    Draft202012Validator(SCHEMA).validate(tomllib.loads(TOMLS[name]))
+    (tmp_path / "azpgauth.toml").write_text(TOMLS[name])
+    assert load_settings(server={"host": "h"}, database={"name": "d"})
+
+
+@pytest.mark.parametrize("name", DOTENVS)
+def test_every_dotenv_file_that_is_shown_validates(tmp_path, name):
+    (tmp_path / ".env").write_text(DOTENVS[name])
+    assert load_settings(server={"host": "h"}, database={"name": "d"})
+
+
+def test_there_is_something_to_validate():
+    assert len(TOMLS) >= 4
+    assert len(DOTENVS) >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ('[server]\nhost = ["a", "b"]\nport = 6432', True),
+        ("[credential]\nclient_id = 'c'\nrefresh = 'on-demand'", True),
+        ("[server]\nport = 0", False),
+        ("[server]\nhots = 'h'", False),
+        ("[sever]\nhost = 'h'", False),
+        ("[server]\nsslmode = 'verify-all'", False),
+        ("[pool]\ntimeout = 0", False),
+        ("[credential]\nkind = 'azure_cli'", False),
+        ("[credential]\nkind = 'azure-cli'\nclient_id = 'c'", False),
+        ("[credential]\nkind = 'azure-cli'\nprocess_timeout = 20", True),
+    ],
+)
+def test_what_the_schema_tells_apart(text, good):
+    assert Draft202012Validator(SCHEMA).is_valid(tomllib.loads(text)) == good
