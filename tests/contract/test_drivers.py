@@ -286,7 +286,6 @@ def test_the_environment_does_not_redirect(kit, box, monkeypatch):
         "PGHOST": "elsewhere",
         "PGPORT": "1",
         "PGUSER": "somebody",
-        "PGPASSWORD": "x",
         "PGSSLMODE": "disable",
         "PGSSLROOTCERT": "/nowhere",
         "PGDATABASE": "nope",
@@ -297,11 +296,17 @@ def test_the_environment_does_not_redirect(kit, box, monkeypatch):
         "PGREQUIREAUTH": "scram-sha-256",
         "PGCHANNELBINDING": "require",
         "PGSSLMAXPROTOCOLVERSION": "TLSv1",
+        # What of these is a setting, too, counts below our own.
+        "AZPG_DATABASE_USER": "sandbox-app",
     }.items():
         monkeypatch.setenv(name, value)
     with kit.pool() as pool:
         row = kit.row(pool, "select current_user::text, current_setting('application_name')")
-        assert tuple(row) == ("sandbox-app", "azpgauth")
+        assert tuple(row) == ("sandbox-app", "other")
+    monkeypatch.setenv("PGPASSWORD", "x")
+    with pytest.raises(SettingsError, match=r"password beside credential\.kind[\s\S]*PGPASSWORD"):
+        kit.open()
+    monkeypatch.delenv("PGPASSWORD")
     monkeypatch.setenv("PGSERVICE", "other")
     with pytest.raises(SettingsError, match="unset PGSERVICE"):
         kit.open()
