@@ -6,12 +6,11 @@ libpq: https://www.postgresql.org/docs/current/libpq-envars.html
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from azpgauth.errors import Problem
 from azpgauth.settings.layers import Layer, Origin, Value
+from azpgauth.settings.strings import StringError, connection_string, postgres_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,19 +58,6 @@ _IDENTITY = {
     "AZURE_POSTGRESQL_CLIENTSECRET": "client_secret",
     "AZURE_POSTGRESQL_TENANTID": "tenant_id",
 }
-_DOTNET = {
-    "server": "host",
-    "host": "host",
-    "port": "port",
-    "database": "dbname",
-    "user id": "user",
-    "username": "user",
-    "password": "password",
-    "ssl mode": "sslmode",
-}
-"""Npgsql's keywords, in lower case: https://www.npgsql.org/doc/connection-string-parameters.html"""
-
-
 SPELLINGS: dict[Key, list[str]] = {
     ("server", "host"): [
         *("AZURE_POSTGRESQL_HOST", "DATABASE_URL", "PGHOST", "POSTGRES_SERVER"),
@@ -149,25 +135,11 @@ def _service_connector(found: Mapping[str, Value]) -> Layer:
 
 def _connection_string(layer: Layer, string: Value) -> None:
     """The connection string, in the form of whichever client it was made for."""
-    text = str(string.raw).strip().removeprefix("jdbc:")
-    if "://" in text.split("=")[0]:
-        said = _url(text)
-    elif ";" in text:
-        pairs = (part.partition("=") for part in text.split(";"))
-        said = {_DOTNET.get(name.strip().lower(), ""): value.strip() for name, _, value in pairs}
-        said["sslmode"] = re.sub(r"(?<=verify)(?=ca|full)", "-", said.get("sslmode", "").lower())
-    else:
-        said = _keywords(text)
-    if said is None:
+    try:
+        said = connection_string(str(string.raw))
+    except StringError as exc:
         layer.unreadable = True
-        layer.problems.append(
-            Problem(
-                "server.host",
-                str(string.origin),
-                "is no connection string that can be read",
-                "let Service Connector set it anew, or remove it",
-            )
-        )
+        layer.problems.append(Problem("server.host", str(string.origin), exc.reason, exc.action))
         return
     for keyword, value in said.items():
         where = f"{string.origin}, {keyword}"
@@ -186,84 +158,18 @@ def _without_server(layer: Layer) -> None:
         layer.values["database", "user"] = Value(name, user.origin)
 
 
-_TOKEN = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
-
-
-def _keywords(text: str) -> dict[str, str] | None:
-    """Libpq's `keyword=value …`; None if it is not that.
-
-    https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-KEYWORD-VALUE
-    """
-    said: dict[str, str] = {}
-    at = 0
-    while text[at:].strip():
-        match = _TOKEN.match(text, at)
-        if match is None:
-            return None
-        value = match[2][1:-1] if match[2].startswith("'") else match[2]
-        said[match[1]] = re.sub(r"\\(.)", r"\1", value)
-        at = match.end()
-    return said
-
-
-_SCHEME = re.compile(r"(postgres|postgresql)(\+\w+)?$")
-
-
 def _database_url(found: Mapping[str, Value]) -> Layer:
     layer = Layer()
     value = found.get("DATABASE_URL")
     if value is None or not str(value.raw).strip():
         return layer
-    text = str(value.raw).strip()
-    scheme = text.partition(":")[0].lower()
-    said = _url(text) if _SCHEME.match(scheme) else None
-    if said is not None:
-        for keyword, part in said.items():
-            _put(layer, keyword, part, Origin("convention", f"{value.origin}, {keyword}"))
-        return layer
-    # The text may hold a password.
-    layer.unreadable = bool(_SCHEME.match(scheme))
-    other = f"is of another scheme, {scheme[:20]!r}"
-    reason = "cannot be read as a URL" if layer.unreadable else other
-    layer.problems.append(
-        Problem(
-            "server.host",
-            str(value.origin),
-            reason,
-            "write postgresql://HOST:PORT/DATABASE, or set AZPG_SERVER_HOST, which then counts",
-        )
-    )
-    return layer
-
-
-def _url(text: str) -> dict[str, str] | None:
-    """A `postgresql://` URL in libpq's keywords; None if it cannot be read."""
     try:
-        url = urlsplit(text)
-        credentials, _, places = url.netloc.rpartition("@")
-        user, _, password = credentials.partition(":")
-        hosts, ports = [], set()
-        for place in places.split(","):
-            host, port = (place, "") if place.endswith("]") else _host_and_port(place)
-            hosts.append(unquote(host.strip("[]")))
-            ports |= {port} - {""}
-        if len(ports) > 1:
-            return None  # one port for all is what there is a setting for
-        query = dict(parse_qsl(url.query))
-    except ValueError:
-        return None
-    # asyncpg's URLs under SQLAlchemy say `ssl` for what libpq calls `sslmode`.
-    query.setdefault("sslmode", query.pop("ssl", ""))
-    parts = {
-        "user": unquote(user),
-        "password": unquote(password),
-        "host": ",".join(hosts),
-        "port": "".join(ports),
-        "dbname": unquote(url.path.removeprefix("/")),
-    }
-    return {**query, **{name: part for name, part in parts.items() if part}}
-
-
-def _host_and_port(place: str) -> tuple[str, str]:
-    host, found, port = place.rpartition(":")
-    return (host, port) if found else (place, "")
+        said = postgres_url(str(value.raw).strip())
+    except StringError as exc:
+        action = f"{exc.action}, or set AZPG_SERVER_HOST, which then counts"
+        layer.unreadable = not exc.reason.startswith("is of another scheme")
+        layer.problems.append(Problem("server.host", str(value.origin), exc.reason, action))
+        return layer
+    for keyword, part in said.items():
+        _put(layer, keyword, part, Origin("convention", f"{value.origin}, {keyword}"))
+    return layer

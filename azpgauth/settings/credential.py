@@ -6,6 +6,8 @@ https://learn.microsoft.com/python/api/azure-identity/azure.identity
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,14 +16,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    FilePath,
     StringConstraints,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from azpgauth.clouds import full_scope
-from azpgauth.settings.secret import SecretText, sealed
+from azpgauth.settings.secret import SecretText, hidden, sealed
 
 __all__ = [
     "FIELDS",
@@ -30,12 +31,15 @@ __all__ = [
     "TOKENLESS",
     "CredentialSettings",
     "DefaultCredentialSettings",
+    "ExistingFile",
     "Name",
     "PasswordSettings",
     "Section",
     "TokenCredentialSettings",
+    "Whole",
     "fields_of",
     "kinds_with",
+    "no_bool",
 ]
 
 FROZEN = ConfigDict(
@@ -44,13 +48,53 @@ FROZEN = ConfigDict(
 
 
 class Section(BaseModel):
-    """One of the five sections."""
+    """One of the five sections. No error shows what stands under a name that there is not."""
 
     model_config = FROZEN
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hide(cls, data: Any) -> Any:
+        return hidden(data, set(cls.model_fields)) if isinstance(data, Mapping) else data
 
 
 TOKENLESS = frozenset({"password", "none"})
 """The kinds that sign in without a token."""
+
+
+def _existing(path: Path) -> Path:
+    """A file that must be there; it may hold a key, which no message shows."""
+    text = str(path)
+    if "-----BEGIN" in text:
+        raise PydanticCustomError(
+            "file",
+            "holds the certificate or key itself, and its path is wanted",
+            {"action": "write it to a file, and name that"},
+        )
+    try:
+        found = path.is_file()
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or type(exc).__name__
+        raise PydanticCustomError(
+            "file", "cannot be looked at: {reason}", {"reason": reason, "action": _NAME_ONE}
+        ) from None
+    if not found:
+        raise PydanticCustomError("file", "is not a file", {"action": _NAME_ONE})
+    return path
+
+
+_NAME_ONE = "name a file that exists and can be read"
+ExistingFile = Annotated[Path, AfterValidator(_existing)]
+
+
+def no_bool(value: object) -> object:
+    """Python takes true for 1; a setting does not."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "is not a number", {"action": "write a number"})
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(no_bool)]
 
 
 def _listed(value: object) -> object:
@@ -94,7 +138,7 @@ class CredentialSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _sealed(cls, data: Any) -> Any:
-        return sealed(data)
+        return sealed(data, set(cls.model_fields))
 
 
 class TokenCredentialSettings(CredentialSection):
@@ -140,7 +184,7 @@ class _Authority(_Tenants):
 
 class _Process(_Tenants):
     tenant_id: Tenant | None = Field(None, description="The tenant to get the token of.")
-    process_timeout: int | None = Field(
+    process_timeout: Whole | None = Field(
         None, ge=1, description="Seconds to wait for the program; by default 10."
     )
 
@@ -158,7 +202,7 @@ class DefaultCredentialSettings(_Authority):
         description="Client id of the managed or workload identity to prefer.",
         examples=["00000000-0000-0000-0000-000000000000"],
     )
-    process_timeout: int | None = Field(
+    process_timeout: Whole | None = Field(
         None, ge=1, description="Seconds to wait for each of the programs; by default 10."
     )
     exclude_environment_credential: bool | None = _excluded("EnvironmentCredential")
@@ -189,21 +233,6 @@ class ManagedIdentitySettings(TokenCredentialSettings):
         None, description="Resource id of a user-assigned identity, instead of its client id."
     )
 
-    @model_validator(mode="after")
-    def _one_name(self) -> ManagedIdentitySettings:
-        given = [name for name in ("client_id", "object_id", "resource_id") if getattr(self, name)]
-        if len(given) > 1:
-            raise PydanticCustomError(
-                "contradiction",
-                "{setting} {message}",
-                {
-                    "setting": f"credential.{given[1]}",
-                    "message": f"names the identity a second time, beside {given[0]}",
-                    "action": f"remove {given[1]} or {given[0]}",
-                },
-            )
-        return self
-
 
 class WorkloadIdentitySettings(_Authority):
     """WorkloadIdentityCredential: a pod's identity; AKS sets all that it needs."""
@@ -211,7 +240,7 @@ class WorkloadIdentitySettings(_Authority):
     kind: Literal["workload-identity"]
     tenant_id: Tenant | None = Field(None, description="The tenant; by default AZURE_TENANT_ID.")
     client_id: Name | None = Field(None, description="The client id; by default AZURE_CLIENT_ID.")
-    token_file_path: FilePath | None = Field(
+    token_file_path: ExistingFile | None = Field(
         None, description="The pod's own token; by default AZURE_FEDERATED_TOKEN_FILE."
     )
 
@@ -234,7 +263,7 @@ class ClientCertificateSettings(_ServicePrincipal):
     """CertificateCredential: a service principal with a certificate."""
 
     kind: Literal["client-certificate"]
-    certificate_path: FilePath = Field(
+    certificate_path: ExistingFile = Field(
         description="Path of the certificate with its private key, PEM or PKCS12."
     )
     certificate_password: SecretText | None = Field(
@@ -279,7 +308,7 @@ class InteractiveSettings(_Authority):
     client_id: Name | None = Field(
         None, description="Client id of the application to sign in to; by default a common one."
     )
-    timeout: int = Field(300, ge=1, description="Seconds to wait for the person.")
+    timeout: Whole = Field(300, ge=1, description="Seconds to wait for the person.")
     refresh: Literal["background", "on-demand"] = Field(
         "on-demand",
         description=(

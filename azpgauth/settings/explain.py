@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.settings.layers import Origin
-from azpgauth.settings.secret import SECRETS
+from azpgauth.settings.secret import presentable
 
 if TYPE_CHECKING:
     from azpgauth.settings.merge import Merged
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Explained", "Explanation", "explain", "remember"]
 
-MASK = "**********"
 _BY_DEFAULT = Origin("default", "default")
 _BY_PROGRAM = Origin("keyword", "the program")
 
@@ -119,9 +118,12 @@ def _explained(settings: Settings, merged: Merged | None) -> Explanation:
             found.append(
                 Explained(
                     f"{section}.{name}",
-                    _shown(name, getattr(part, name)),
+                    presentable(section, name, getattr(part, name)),
                     values[0].origin if values else _BY_PROGRAM if given else _BY_DEFAULT,
-                    tuple((_shown(name, value.raw), value.origin) for value in values[1:]),
+                    tuple(
+                        (presentable(section, name, value.raw), value.origin)
+                        for value in values[1:]
+                    ),
                 )
             )
     dropped = () if merged is None else merged.dropped
@@ -130,14 +132,10 @@ def _explained(settings: Settings, merged: Merged | None) -> Explanation:
         tuple(
             Explained(
                 ".".join(each.key),
-                _shown(each.key[1], each.value.raw),
+                presentable(*each.key, each.value.raw),
                 each.value.origin,
                 reason=each.reason,
             )
             for each in dropped
         ),
     )
-
-
-def _shown(name: str, value: Any) -> Any:
-    return MASK if value is not None and name in SECRETS else value

@@ -14,7 +14,7 @@ from azpgauth.settings.conventions import convention_layers
 from azpgauth.settings.explain import remember
 from azpgauth.settings.layers import PREFIX, Layer, Origin, Value, variable
 from azpgauth.settings.merge import Merged, merge
-from azpgauth.settings.mistakes import MISSING, told
+from azpgauth.settings.mistakes import told
 from azpgauth.settings.models import SECTIONS, ServerSettings, Settings
 from azpgauth.settings.places import Wish, find_places
 from azpgauth.settings.secret import SECRETS, Unshown
@@ -92,7 +92,7 @@ def _loaded(wish: Wish, prefix: str, sections: Mapping[str, Any]) -> tuple[Setti
         name: Value(raw, Origin("environment", f"environment variable {name}"))
         for name, raw in os.environ.items()
     }
-    places = find_places(wish, environ, read_dotenv)
+    places = find_places(wish, environ, lambda path: read_dotenv(path, prefix))
     layers = [keyword_layer(sections, _KEYWORDS), variable_layer(environ, prefix)]
     for found, read in places.dotenvs:
         layers += [read, variable_layer(found, prefix)]
@@ -103,32 +103,33 @@ def _loaded(wish: Wish, prefix: str, sections: Mapping[str, Any]) -> tuple[Setti
     conventions: list[Layer] = []
     if not wish.alone:
         everything: dict[str, Value] = {}
-        for found, _ in reversed(places.dotenvs):
-            everything |= found
-        conventions = convention_layers({**everything, **environ})
-    merged = merge(layers, conventions, ServerSettings.model_fields["sslmode"].default)
-    merged.problems[:0] = places.problems
-    data: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+        for found in (*(found for found, _ in reversed(places.dotenvs)), environ):
+            # An empty one is as if it were not there.
+            everything |= {name: value for name, value in found.items() if str(value.raw).strip()}
+        conventions = convention_layers(everything)
+    default_mode = ServerSettings.model_fields["sslmode"].default
+    merged = merge(
+        [Layer(problems=places.problems, unreadable=bool(places.problems)), *layers],
+        conventions,
+        default_mode,
+    )
+    data: dict[str, dict[str, Any]] = {section: Unshown() for section in SECTIONS}
     for (section, name), values in merged.values.items():
         data[section][name] = values[0].raw
     try:
         return Settings.model_validate(data), merged
     except ValidationError as exc:
-        problems = told(exc, data, merged.values, prefix)
+        problems = told(exc, data, merged.values, prefix, incomplete=merged.unreadable)
         reported = {problem.setting for problem in merged.problems}
-        incomplete = merged.unreadable or bool(places.problems)
-        merged.problems += [
-            problem
-            for problem in problems
-            # What could not be read may be there, or has been told of already.
-            if problem.reason != MISSING or not (incomplete or problem.setting in reported)
-        ]
+        merged.problems += [each for each in problems if each.setting not in reported]
         return None, merged
 
 
 def _of_prefix(prefix: str) -> Problem | None:
     if prefix == PREFIX:
         return None
+    if not isinstance(prefix, str):
+        prefix = repr(prefix)
     where = "keyword argument prefix="
     if not re.fullmatch(r"[A-Za-z]\w*_", prefix):
         reason, action = "is no prefix of variables", "write one such as REPORTS_, with its _"

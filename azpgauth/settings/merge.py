@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import Problem
-from azpgauth.settings.credential import TOKENLESS, fields_of
+from azpgauth.settings.credential import KINDS, TOKENLESS, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dropped", "Merged", "merge"]
 
-_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-"""libpq's, the weakest first: https://www.postgresql.org/docs/current/libpq-ssl.html"""
+_MODES = ("allow", "disable", "prefer", "require", "verify-ca", "verify-full")
+"""libpq's, the weakest first (`allow`, which nobody can set here, counts as none): https://www.postgresql.org/docs/current/libpq-ssl.html"""
 
 _KIND = ("credential", "kind")
 _MODE = ("server", "sslmode")
@@ -69,13 +69,15 @@ def merge(layers: Sequence[Layer], conventions: Sequence[Layer], default_mode: s
     """
     merged = Merged()
     rank, kind = _kind([*layers, *conventions])
+    # A kind that could not be read, or that there is not, is not known: it contradicts nothing.
+    known = kind in KINDS and not any(layer.unreadable for layer in layers)
     for number, layer in enumerate([*layers, *conventions]):
         if number < len(layers):
             merged.take_problems(layer)
         for key, value in layer.values.items():
             why = None
             if number >= len(layers):
-                why = _not_from_others(merged, key, value, kind, default_mode)
+                why = _not_from_others(merged, key, value, kind if known else "", default_mode)
             lower = number > rank or number >= len(layers)
             if why is None and key[0] == "credential" and lower:
                 why = None if key[1] in fields_of(kind) else f"is not for kind {kind}"
@@ -110,7 +112,7 @@ def _not_from_others(
     """
     if key == _MODE:
         return _mode(merged, value, default_mode)
-    if key == ("credential", "password") and kind not in TOKENLESS:
+    if key == ("credential", "password") and kind and kind not in TOKENLESS:
         merged.problems.append(
             Problem(
                 "credential.password",
@@ -131,7 +133,7 @@ def _mode(merged: Merged, value: Value, default: str) -> str | None:
                 "server.sslmode",
                 str(value.origin),
                 "is no sslmode",
-                f"use one of {', '.join(reversed(_MODES))}",
+                f"use one of {', '.join(reversed(_MODES[1:]))}",
                 repr(mode),
             )
         )
@@ -139,7 +141,7 @@ def _mode(merged: Merged, value: Value, default: str) -> str | None:
     there = merged.values.get(_MODE)
     ours = str(there[0].raw) if there else default
     if ours not in _MODES or _MODES.index(mode) <= _MODES.index(ours):
-        return f"would lower {ours}, and what other tools set can only raise it"
+        return f"does not raise {ours}, and what other tools set cannot lower it"
     # Above ours: it is the one rule in which the lower rank wins.
     merged.values[_MODE] = [value, *(there or ())]
     return ""

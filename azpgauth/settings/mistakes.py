@@ -6,11 +6,12 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import Problem
+from azpgauth.settings.contradictions import contradictions
 from azpgauth.settings.conventions import SPELLINGS
 from azpgauth.settings.credential import KINDS, kinds_with
 from azpgauth.settings.layers import PREFIX, variable
-from azpgauth.settings.models import contradictions, valid_sections
-from azpgauth.settings.secret import SECRETS
+from azpgauth.settings.models import valid_values
+from azpgauth.settings.secret import SECRETS, presentable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ def told(
     data: Mapping[str, Mapping[str, Any]],
     values: Mapping[Key, Sequence[Value]],
     prefix: str = PREFIX,
+    *,
+    incomplete: bool = False,
 ) -> list[Problem]:
     """The problems behind a `ValidationError`, and those that it hides.
 
@@ -37,19 +40,27 @@ def told(
         data: What it was given.
         values: Where that came from.
         prefix: What variables begin with.
+        incomplete: Whether there is more that could not be read: then nothing is missing yet, and
+            the credential's kind is not known.
     """
     found: dict[Key, Problem] = {}
     for error in exc.errors(include_url=False, include_input=False):
         if error["type"] == "contradictions":
             continue
         section, name = _place(error)
-        if error["type"] == "extra_forbidden" and section == "credential":
+        of_another_kind = error["type"] == "extra_forbidden" and section == "credential"
+        if incomplete and (error["type"] == "missing" or of_another_kind):
+            continue
+        if of_another_kind:
             reason, action = _of_another_kind(name, values.get(("credential", "kind"), ()))
         else:
             reason, action = _reason(error, section, name, data, prefix)
         found.setdefault((section, name), _problem(section, name, reason, action, values, prefix))
-    # pydantic looks across the sections only when each is valid by itself.
-    for setting, reason, action in contradictions(**valid_sections(data)):
+    # pydantic looks across the fields only when each is valid by itself.
+    valid = valid_values(data)
+    if incomplete and ("credential", "kind") not in values:
+        valid.pop(("credential", "kind"), None)
+    for setting, reason, action in contradictions(valid):
         section, _, name = setting.partition(".")
         found.setdefault((section, name), _problem(section, name, reason, action, values, prefix))
     return list(found.values())
@@ -78,8 +89,14 @@ def _problem(
 ) -> Problem:
     there = values.get((section, name))
     origin = str(there[0].origin) if there else f"not set ({variable(section, name, prefix)})"
-    shown = None if not there or name in SECRETS else repr(there[0].raw)
+    shown = None if not there or name in SECRETS else _shown(section, name, there[0].raw)
     return Problem(f"{section}.{name}", origin, reason, action, shown)
+
+
+def _shown(section: str, name: str, raw: Any) -> str:
+    value = presentable(section, name, raw)
+    # What TOML has as a date or a time is best told as it stands there.
+    return str(value) if hasattr(value, "isoformat") else repr(value)
 
 
 def _reason(
@@ -96,9 +113,8 @@ def _reason(
         return str(context["message"]), str(context["action"])
     if kind in {"literal_error", "union_tag_invalid"}:
         return _not_allowed(context, str(data.get(section, {}).get(name)))
-    if kind == "path_not_file":
-        what = "a PEM file that exists, or auto" if name == "sslrootcert" else "a file that exists"
-        return "is not a file", f"name {what}"
+    if kind == "file" and name == "sslrootcert":
+        return str(error["msg"]), f"{context['action']}, or auto"
     told_so: tuple[str, str] = _BY_TYPE.get(kind, _other)(error, context)
     return told_so
 

@@ -5,35 +5,38 @@ The descriptions are what users read: keep them to one line that says meaning an
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
-    FilePath,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from azpgauth.clouds import cloud_of
+from azpgauth.settings.contradictions import contradictions, is_address
 from azpgauth.settings.credential import (
     FIELDS,
     FROZEN,
-    TOKENLESS,
+    KINDS,
     CredentialSettings,
     DefaultCredentialSettings,
+    ExistingFile,
     Name,
     Section,
-    TokenCredentialSettings,
+    Whole,
+    no_bool,
 )
-from azpgauth.settings.secret import sealed
-from azpgauth.tls import ENCRYPTING
+from azpgauth.settings.secret import hidden, sealed
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 __all__ = [
     "SECTIONS",
@@ -42,43 +45,45 @@ __all__ = [
     "PoolSettings",
     "ServerSettings",
     "Settings",
-    "contradictions",
-    "valid_sections",
+    "valid_values",
 ]
+
+
+def _no_host(reason: str) -> PydanticCustomError:
+    action = "give the host's name alone, such as shop.postgres.database.azure.com"
+    return PydanticCustomError("host", "{reason}", {"reason": reason, "action": action})
 
 
 def _hosts(value: object) -> object:
     """One name, or several from a comma-separated string."""
-    if isinstance(value, str):
-        names = [name.strip() for name in value.split(",")]
-    elif isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
-        names = [name.strip() for name in value]
-    else:
-        raise PydanticCustomError("host", "is not a name, nor a list of names")
-    for name in names:
-        _check_host(name)
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not all(isinstance(each, str) for each in given):
+        raise _no_host("is not a name, nor a list of names")
+    names = [name.strip() for each in given for name in each.split(",")]
+    if not names:
+        raise _no_host("has no name in it")
+    names = [_checked_host(name) for name in names]
     return names[0] if len(names) == 1 else tuple(names)
 
 
-def _check_host(name: str) -> None:
+def _checked_host(name: str) -> str:
     if not name:
-        raise PydanticCustomError("host", "a host's name is empty")
+        raise _no_host("a host's name is empty")
     if "://" in name:
-        raise PydanticCustomError("host", "is a URL; give the host's name alone")
-    if name.startswith("/") or _is_address(name):
-        return
+        raise _no_host("is a URL")
+    if "@" in name:
+        raise _no_host("holds a user; that goes into database.user, and a password into no host")
+    if "$" in name:
+        raise _no_host("is not a host's name: variables in it are not replaced")
+    if is_address(name.strip("[]")):
+        return name.strip("[]")
+    if name.startswith("/"):
+        return name
     if ":" in name:
-        raise PydanticCustomError("host", "holds a port; put it into server.port")
-    if any(char.isspace() or char in "/@'\"\\" for char in name):
-        raise PydanticCustomError("host", "is not a host's name")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+        raise _no_host("holds a port; that goes into server.port")
+    if any(char.isspace() or char in "/'\"\\{}[]" or not char.isprintable() for char in name):
+        raise _no_host("is not a host's name")
+    return name
 
 
 def _sslmode(value: object) -> object:
@@ -92,12 +97,11 @@ def _sslmode(value: object) -> object:
 
 
 def _root(value: object) -> object:
-    # FilePath's own message does not say that `auto` exists.
     return None if value == "auto" else value
 
 
 Host = Annotated[str | tuple[str, ...], BeforeValidator(_hosts)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(no_bool)]
 
 
 class ServerSettings(Section):
@@ -107,7 +111,7 @@ class ServerSettings(Section):
         description="The server's name; several, separated by commas, are tried in their order.",
         examples=["shop.postgres.database.azure.com"],
     )
-    port: int = Field(5432, ge=1, le=65535, description="The TCP port; 6432 is PgBouncer.")
+    port: Whole = Field(5432, ge=1, le=65535, description="The TCP port; 6432 is PgBouncer.")
     sslmode: Annotated[
         Literal["verify-full", "verify-ca", "require", "prefer", "disable"],
         BeforeValidator(_sslmode),
@@ -119,7 +123,7 @@ class ServerSettings(Section):
             "towards this machine."
         ),
     )
-    sslrootcert: Annotated[FilePath | None, BeforeValidator(_root)] = Field(
+    sslrootcert: Annotated[ExistingFile | None, BeforeValidator(_root)] = Field(
         None,
         description=(
             "Path of a PEM file with the trusted root certificates; "
@@ -127,7 +131,7 @@ class ServerSettings(Section):
         ),
         examples=["auto", "/etc/ssl/certs/own-ca.pem"],
     )
-    connect_timeout: int = Field(
+    connect_timeout: Whole = Field(
         10,
         ge=1,
         le=3600,
@@ -192,27 +196,13 @@ class DriverSettings(Section):
 class PoolSettings(Section):
     """The bounds of the pool."""
 
-    min_size: int = Field(1, ge=0, description="Connections to keep open.")
-    max_size: int = Field(10, ge=1, description="Connections to have at most.")
+    min_size: Whole = Field(1, ge=0, description="Connections to keep open.")
+    max_size: Whole = Field(10, ge=1, description="Connections to have at most.")
     timeout: Seconds = Field(30, description="Seconds to wait for a connection.")
     max_lifetime: Seconds = Field(3600, description="Seconds until a connection is replaced.")
     max_idle: Seconds = Field(
         600, description="Seconds until an unused connection above min_size is closed."
     )
-
-    @model_validator(mode="after")
-    def _bounds(self) -> PoolSettings:
-        if self.min_size > self.max_size:
-            raise PydanticCustomError(
-                "contradiction",
-                "{setting} {message}",
-                {
-                    "setting": "pool.min_size",
-                    "message": f"is over max_size {self.max_size}",
-                    "action": "lower min_size or raise max_size",
-                },
-            )
-        return self
 
 
 class Settings(BaseModel):
@@ -232,20 +222,38 @@ class Settings(BaseModel):
     pool: PoolSettings = PoolSettings()
     credential: CredentialSettings = DefaultCredentialSettings()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _kind_by_default(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and isinstance(data.get("credential"), Mapping):
-            return {**data, "credential": with_kind(sealed(data["credential"]))}
-        return data
-
-    @model_validator(mode="after")
-    def _no_contradictions(self) -> Settings:
-        found = contradictions(**{name: getattr(self, name) for name in type(self).model_fields})
+    def _checked(cls, data: Any, validated: Callable[[Any], Settings]) -> Settings:
+        # As a whole around all: else pydantic's errors would show what came in.
+        data = _sealed(data)
+        settings = validated(data)
+        found = contradictions(
+            {
+                (section, name): value
+                for section in cls.model_fields
+                for name, value in getattr(settings, section)
+            }
+        )
         if found:
-            lines = (f"{setting} {message}: {action}" for setting, message, action in found)
-            raise PydanticCustomError("contradictions", "{all}", {"all": "; ".join(lines)})
-        return self
+            lines = "; ".join(f"{setting} {said}: {action}" for setting, said, action in found)
+            error = PydanticCustomError("contradictions", "{all}", {"all": lines})
+            raise ValidationError.from_exception_data(
+                cls.__name__, [InitErrorDetails(type=error, input=data)], hide_input=True
+            )
+        return settings
+
+
+def _sealed(data: Any) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    found = hidden(data, set(Settings.model_fields))
+    if "credential" in found:
+        credential = sealed(found["credential"], FIELDS)
+        found["credential"] = (
+            with_kind(credential) if isinstance(credential, Mapping) else credential
+        )
+    return found
 
 
 def with_kind(credential: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -253,95 +261,35 @@ def with_kind(credential: Mapping[str, Any]) -> Mapping[str, Any]:
     return credential if "kind" in credential else {**credential, "kind": "default"}
 
 
-def valid_sections(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the sections that are valid by themselves."""
-    valid = {}
-    for name, info in Settings.model_fields.items():
-        given = data.get(name, {})
-        with suppress(ValidationError):
-            if name == "credential":
-                valid[name] = _CREDENTIAL.validate_python(with_kind(sealed(given)))
-            else:
-                section: Any = info.annotation
-                valid[name] = section.model_validate(given)
-    return valid
+def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
+    annotated: Any = Annotated
+    kind: Any = field.annotation
+    parts = (kind, *field.metadata)
+    return TypeAdapter(annotated[parts] if field.metadata else kind)
 
 
-_CREDENTIAL: TypeAdapter[Any] = TypeAdapter(CredentialSettings)
+def valid_values(data: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], Any]:
+    """The fields that are valid by themselves, and the defaults of those that are not there.
 
-
-def contradictions(
-    *,
-    server: ServerSettings | None = None,
-    database: DatabaseSettings | None = None,
-    driver: DriverSettings | None = None,
-    credential: Any = None,
-    **_: Any,
-) -> list[tuple[str, str, str]]:
-    """What no field can see by itself: setting, what is wrong, what to do.
-
-    Sections that are not given are not looked at.
+    Args:
+        data: For each section, its fields as some source has them.
     """
-    found = []
-    if driver is not None:
-        found += _of_driver(driver)
-    if server is not None:
-        found += _of_clouds(server)
-    if server is not None and credential is not None:
-        found += _of_protection(server, isinstance(credential, TokenCredentialSettings))
-    if database is not None and credential is not None and credential.kind in TOKENLESS:
-        message = f"is required with credential.kind {credential.kind}: no token names the role"
-        action = "set it (AZPG_DATABASE_USER) to the PostgreSQL role"
-        if database.user is None:
-            found.append(("database.user", message, action))
-    return found
-
-
-def _of_driver(driver: DriverSettings) -> list[tuple[str, str, str]]:
-    wrong = {"sqlalchemy": "asyncpg", "sqlalchemy-async": "psycopg2"}.get(driver.name)
-    if driver.dialect != wrong:
-        return []
-    right = "psycopg2" if driver.name == "sqlalchemy" else "asyncpg"
-    other = "sqlalchemy-async" if driver.name == "sqlalchemy" else "sqlalchemy"
-    message = f"does not go with driver.name {driver.name}"
-    action = f"set it to psycopg or {right}, or driver.name to {other}"
-    return [("driver.dialect", message, action)]
-
-
-def _of_clouds(server: ServerSettings) -> list[tuple[str, str, str]]:
-    clouds = {host: cloud for host in server.hosts if (cloud := cloud_of(host))}
-    names = sorted(set(clouds.values()))
-    if len(names) > 1:
-        message = f"names servers of different clouds: {', '.join(names)}"
-        return [("server.host", message, "name the servers of one cloud; a token is good in one")]
-    if server.cloud is None or not names or server.cloud == names[0]:
-        return []
-    message = f"contradicts server.host, for {next(iter(clouds))} is in cloud {names[0]}"
-    return [("server.cloud", message, f"remove server.cloud, or set it to {names[0]}")]
-
-
-def _of_protection(server: ServerSettings, with_token: bool) -> list[tuple[str, str, str]]:
-    found = []
-    better = "use verify-full (the default), verify-ca or require; weaker modes are for "
-    if server.sslmode not in ENCRYPTING:
-        if with_token:
-            message = "could send the token in clear"
-            found.append(("server.sslmode", message, f"{better}credential.kind password and none"))
-        elif not all(_is_local(host) for host in server.hosts):
-            message = "sends everything in clear, and to another machine"
-            action = f"{better}this machine's own addresses and sockets"
-            found.append(("server.sslmode", message, action))
-    if with_token and any(host.startswith("/") for host in server.hosts):
-        message = "is a socket's folder, where no TLS protects the token"
-        action = "give the server's name, or set credential.kind to password or none"
-        found.append(("server.host", message, action))
-    return found
-
-
-def _is_local(host: str) -> bool:
-    if host.startswith("/") or host.lower() == "localhost":
-        return True
-    return _is_address(host) and ipaddress.ip_address(host).is_loopback
+    values: dict[tuple[str, str], Any] = {}
+    for section, info in Settings.model_fields.items():
+        given: Mapping[str, Any] = data.get(section, {})
+        if section == "credential":
+            model: Any = KINDS.get(str(with_kind(given)["kind"]))
+        else:
+            model = info.annotation
+        for name, field in model.model_fields.items() if model else ():
+            if name in given:
+                with suppress(ValidationError):
+                    values[section, name] = _adapter(field).validate_python(given[name])
+            elif not field.is_required():
+                values[section, name] = field.default
+    if ("credential", "kind") not in values and not data.get("credential", {}).get("kind"):
+        values["credential", "kind"] = "default"
+    return values
 
 
 SECTIONS: dict[str, frozenset[str]] = {

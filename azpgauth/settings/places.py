@@ -71,8 +71,8 @@ def find_places(wish: Wish, environ: Mapping[str, Value], read: Callable[[Path],
     problems = places.problems
     said = _said(wish.env_file, "env_file", None, problems)
     base = _file(said, ".env", problems)
-    variables = [read(base)] if base.is_file() else []
-    controls = {**(variables[0][0] if variables else {}), **environ}
+    variables = [read(base)] if _is_file(base, problems) else []
+    controls = {**(_controls(variables[0][0]) if variables else {}), **_controls(environ)}
 
     env = _said(wish.env, "env", controls.get("AZPG_ENV"), problems)
     by_variable = None if wish.alone else controls.get("AZPG_CONFIG")
@@ -81,21 +81,24 @@ def find_places(wish: Wish, environ: Mapping[str, Value], read: Callable[[Path],
     tomls = [config]
     if env is not None and _is_name(*env, problems):
         dotenv, toml = (_neighbour(path, env[0]) for path in (base, config))
-        if not dotenv.is_file() and not toml.is_file():
+        there = [_is_file(path, problems) for path in (dotenv, toml)]
+        # A second database needs no file of its own for the first one's environment.
+        if not any(there) and (not wish.alone or wish.env is not None):
             problems.append(_no_such_environment(*env, base, config))
-        if dotenv.is_file():
+        if there[0]:
             variables.insert(0, read(dotenv))
+            problems += _too_late(variables[0][0])
         tomls.insert(0, toml)
     places.dotenvs = variables
     if not wish.alone or wish.config is not None:
-        places.tomls = [path for path in tomls if path.is_file()]
+        places.tomls = [path for path in tomls if _is_file(path, problems)]
 
     for found, _ in variables:
-        controls = {**found, **controls}
+        controls = {**_controls(found), **controls}
     said = _said(wish.secrets_dir, "secrets_dir", controls.get("AZPG_SECRETS_DIR"), problems)
     if said is not None:
         places.secrets = Path(said[0])
-        if not places.secrets.is_dir():
+        if not _looks(places.secrets.is_dir):
             problems.append(_missing("secrets_dir", "directory", *said))
             places.secrets = None
     return places
@@ -109,7 +112,12 @@ def _said(
 ) -> tuple[str, str] | None:
     """What is said, and where; None if nothing is."""
     if wished is not None:
-        text, origin = os.fspath(wished), f"keyword argument {keyword}="
+        origin = f"keyword argument {keyword}="
+        if not isinstance(wished, (str, os.PathLike)):
+            reason = f"is a {type(wished).__name__} where a name is needed"
+            problems.append(Problem(keyword, origin, reason, "write it as a string"))
+            return None
+        text = os.fspath(wished)
     elif control is not None:
         text, origin = str(control.raw), str(control.origin)
     else:
@@ -125,10 +133,52 @@ def _file(said: tuple[str, str] | None, usual: str, problems: list[Problem]) -> 
     if said is None:
         return Path(usual)
     path = Path(said[0])
-    if not path.is_file():
+    if not _looks(path.is_file):
         keyword = "config" if usual.endswith(".toml") else "env_file"
         problems.append(_missing(keyword, "file", *said))
     return path
+
+
+def _looks(look: Callable[[], bool]) -> bool:
+    """Whether it is there; what may not be looked at, or has an impossible name, is not."""
+    try:
+        return look()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_file(path: Path, problems: list[Problem]) -> bool:
+    """Whether there is such a file; a directory in its place is a mistake."""
+    if _looks(path.is_dir):
+        reason = "is a directory where a file is wanted"
+        problem = Problem(str(path), str(path), reason, "remove it, or put a file in its place")
+        if problem not in problems:
+            problems.append(problem)
+        return False
+    return _looks(path.is_file)
+
+
+def _controls(found: Mapping[str, Value]) -> dict[str, Value]:
+    """Those of the variables that say where settings are, in any case."""
+    return {
+        name.upper(): found[name]
+        for name in sorted(found, reverse=True)
+        if name.upper() in CONTROLS
+    }
+
+
+def _too_late(found: Mapping[str, Value]) -> list[Problem]:
+    """An environment's own file cannot say which one it is, nor which file led to it."""
+    return [
+        Problem(
+            name,
+            str(value.origin),
+            "has no effect in an environment's own file",
+            "put it into .env or into the process's environment",
+        )
+        for name, value in _controls(found).items()
+        if name != "AZPG_SECRETS_DIR"
+    ]
 
 
 def _missing(keyword: str, what: str, path: str, origin: str) -> Problem:
@@ -167,6 +217,7 @@ def _no_such_environment(env: str, origin: str, base: Path, config: Path) -> Pro
 def _environments(path: Path) -> set[str]:
     """The environments that have a file beside this one."""
     names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    pattern = re.escape(_neighbour(path, "ENV").name).replace("ENV", r"([\w-]+)")
+    before, after = _neighbour(path, "\0").name.split("\0")
+    pattern = re.escape(before) + r"([\w-]+)" + re.escape(after)
     found = {match[1] for name in names if (match := re.fullmatch(pattern, name))}
     return found - {"example"}  # .env.example is there to be copied

@@ -197,8 +197,8 @@ def _type(schema: dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if "anyOf" in schema:
         return " or ".join(_type(each) for each in schema["anyOf"])
-    if schema.get("format") in {"file-path", "password"}:
-        return {"file-path": "path of a file", "password": "secret"}[schema["format"]]
+    if schema.get("format") in {"path", "password"}:
+        return {"path": "path of a file", "password": "secret"}[schema["format"]]
     kind = {"integer": "whole number", "boolean": "true or false"}.get(
         schema.get("type", ""), schema.get("type", "")
     )

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import BaseModel, SecretStr, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from azpgauth.errors import Problem, SettingsError
 
-__all__ = ["SECRETS", "SecretText", "Unshown", "sealed"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
+
+__all__ = ["MASK", "SECRETS", "SecretText", "Unshown", "hidden", "presentable", "sealed"]
 
 SECRETS: frozenset[str] = frozenset({"password", "client_secret", "certificate_password"})
-"""The fields whose values no message may show."""
+"""The credential's fields whose values no message may show."""
+
+MASK = "**********"
 
 
 class Unshown(dict[str, Any]):
@@ -23,7 +29,7 @@ class Unshown(dict[str, Any]):
     """
 
     def __repr__(self) -> str:
-        return f"<keywords {', '.join(self)}>"
+        return f"<keywords {', '.join(map(str, self))}>"
 
 
 class Secret(SecretStr):
@@ -65,23 +71,32 @@ class _LostSecret(SecretStr):
 
 
 class _Hidden:
-    """Stands for what was given as a secret, and is no string."""
+    """Stands for what may be a secret, and is not where one belongs."""
 
     def __repr__(self) -> str:
-        return "**********"
+        return MASK
 
 
-def sealed(credential: Any) -> Any:
+def sealed(credential: Any, known: AbstractSet[str]) -> Any:
     """The credential's fields with their secrets wrapped, so that no error can show them.
 
     Args:
-        credential: A mapping; anything else is given back as it is.
+        credential: A mapping or a model. What else it is, is hidden.
+        known: The fields that there are; what stands under another name may be a secret.
     """
-    if not isinstance(credential, Mapping):
+    if isinstance(credential, BaseModel):
         return credential
+    if not isinstance(credential, Mapping):
+        return _Hidden()
     return {
-        name: _wrapped(value) if name in SECRETS else value for name, value in credential.items()
+        name: _wrapped(value) if name in SECRETS else value
+        for name, value in hidden(credential, known).items()
     }
+
+
+def hidden(fields: Mapping[str, Any], known: AbstractSet[str]) -> dict[str, Any]:
+    """These fields, without the values of those that there are not."""
+    return {name: value if name in known else _Hidden() for name, value in fields.items()}
 
 
 def _wrapped(value: object) -> object:
@@ -90,13 +105,37 @@ def _wrapped(value: object) -> object:
     return SecretStr(value) if isinstance(value, str) else _Hidden()
 
 
-def _kept(value: SecretStr) -> SecretStr:
-    if isinstance(value, (Secret, _LostSecret)):
-        return value
-    if not value.get_secret_value():
+def _secret(value: Any, validated: Callable[[Any], SecretStr]) -> SecretStr:
+    # What is wrapped already would be refused where the rest comes from JSON.
+    secret = value if isinstance(value, SecretStr) else validated(value)
+    if isinstance(secret, (Secret, _LostSecret)):
+        return secret
+    if not secret.get_secret_value():
         raise PydanticCustomError("empty", "is empty", {"action": "give it a value, or remove it"})
-    return Secret(value.get_secret_value())
+    return Secret(secret.get_secret_value())
 
 
-SecretText = Annotated[SecretStr, AfterValidator(_kept)]
+SecretText = Annotated[SecretStr, WrapValidator(_secret)]
 """The type of a secret; an empty one is a mistake."""
+
+
+def presentable(section: str, name: str, value: Any) -> Any:
+    """A value as reports may show it.
+
+    Args:
+        section: Its section.
+        name: Its field.
+        value: The value, as a source has it.
+    """
+    if value is None:
+        return None
+    if section == "credential" and name in SECRETS:
+        return MASK
+    if isinstance(value, str):
+        if "-----BEGIN" in value:  # a key or a certificate where its path belongs
+            return f"-----BEGIN {MASK}"
+        if section == "server" and "@" in value:  # a URL with a password where a name belongs
+            return f"{MASK}@{value.rpartition('@')[2].partition('?')[0]}"
+        if section == "server" and "?" in value:
+            return value.partition("?")[0]
+    return value

@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from azpgauth.errors import Problem
-from azpgauth.settings.layers import PREFIX, Layer, Origin, Value, variables
+from azpgauth.settings.layers import PREFIX, Key, Layer, Origin, Value, variable, variables
 from azpgauth.settings.models import SECTIONS
 from azpgauth.settings.places import CONTROLS
 
@@ -93,12 +93,14 @@ def variable_layer(found: Mapping[str, Value], prefix: str = PREFIX) -> Layer:
             continue
         if upper not in names:
             if _meant(upper, names, prefix):
-                layer.problems.append(unknown(name, str(value.origin), upper, names, "names"))
-        elif not str(value.raw).strip():
+                layer.problems.append(_unknown_variable(name, str(value.origin), names, prefix))
+            continue
+        short = upper.removeprefix(prefix.upper()).lower()
+        if name == upper or short not in ours:  # of two spellings, the usual one
+            ours[short] = value
+        if not str(value.raw).strip():
             section, setting = names[upper]
             layer.problems.append(empty(f"{section}.{setting}", str(value.origin)))
-        else:
-            ours[upper.removeprefix(prefix.upper()).lower()] = value
     # pydantic-settings splits the names; whatever it would make of the values is not asked for.
     source = EnvSettingsSource(_Names)
     source.env_vars = {name: str(value.raw) for name, value in ours.items()}
@@ -112,14 +114,52 @@ def _meant(name: str, names: Mapping[str, Any], prefix: str) -> bool:
     """Whether a name was meant for us: all of AZPG_* are, of another prefix what looks like it."""
     if prefix == PREFIX:
         return True
-    section, setting, _ = name.removeprefix(prefix.upper()).lower().partition("_")
-    return (section in SECTIONS and bool(setting)) or bool(
-        get_close_matches(name, sorted(names), 1, 0.9)
-    )
+    return bool(get_close_matches(name, sorted(names), 1, 0.9))
 
 
-def read_dotenv(path: Path) -> tuple[dict[str, Value], Layer]:
-    """The variables of one `.env` file, none of them exported; and what is wrong with it."""
+_ALIASES: dict[str, Key] = {
+    "USER": ("database", "user"),
+    "USERNAME": ("database", "user"),
+    "DATABASE": ("database", "name"),
+    "DBNAME": ("database", "name"),
+    "SERVER": ("server", "host"),
+    "SECRET": ("credential", "client_secret"),
+    "TYPE": ("credential", "kind"),
+}
+"""What people call some settings."""
+
+_CONTROL_ALIASES = {
+    "ENVIRONMENT": "AZPG_ENV",
+    "CONFIG_FILE": "AZPG_CONFIG",
+    "SECRETS": "AZPG_SECRETS_DIR",
+}
+
+
+def _unknown_variable(name: str, origin: str, names: Mapping[str, Key], prefix: str) -> Problem:
+    """A variable that there is not: its field may be that of another section."""
+    upper = name.upper()
+    short = upper.removeprefix(prefix.upper())
+    words = (short, short.partition("_")[2])
+    known = {**names, **dict.fromkeys(CONTROLS if prefix == PREFIX else ())}
+    near = get_close_matches(upper, sorted(known), 1, 0.85)
+    fields = {field.upper(): (section, field) for section, field in reversed(list(names.values()))}
+    for word in words:
+        if not near and prefix == PREFIX and word in _CONTROL_ALIASES:
+            near = [_CONTROL_ALIASES[word]]
+        if not near and (meant := _ALIASES.get(word) or fields.get(word)):
+            near = [variable(*meant, prefix)]
+    if near:
+        return Problem(name, origin, "there is no such setting", f"did you mean {near[0]}?")
+    return unknown(name, origin, upper, names, "names")
+
+
+def read_dotenv(path: Path, prefix: str = PREFIX) -> tuple[dict[str, Value], Layer]:
+    """The variables of one `.env` file, none of them exported; and what is wrong with it.
+
+    Args:
+        path: The file.
+        prefix: What our variables begin with.
+    """
     # utf-8-sig: Windows editors like to begin a file with a byte order mark.
     try:
         bindings = list(parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))))
@@ -136,6 +176,7 @@ def read_dotenv(path: Path) -> tuple[dict[str, Value], Layer]:
             reason, action = "cannot be read", "write NAME=value, or quote the value"
             where = f"{path}, line {binding.original.line}"
             layer.problems.append(Problem(str(path), where, reason, action))
+            layer.unreadable |= prefix in binding.original.string.upper()
     return found, layer
 
 
@@ -155,7 +196,7 @@ def read_secrets(folder: Path, prefix: str = PREFIX) -> tuple[dict[str, Value], 
     for path in paths:
         if path.name.upper().startswith(prefix.upper()):
             try:
-                text = path.read_text(encoding="utf-8")
+                text = path.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as exc:
                 layer.problems.append(unreadable(path, exc))
                 layer.unreadable = True
@@ -169,7 +210,8 @@ def toml_layer(path: Path) -> Layer:
     """One TOML file, a table for each section."""
     try:
         tables = TomlConfigSettingsSource(_Names, toml_file=path).toml_data
-    except (OSError, ValueError) as exc:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+    # TOMLDecodeError and UnicodeDecodeError are ValueErrors.
+    except (OSError, ValueError, RecursionError) as exc:
         return Layer(problems=[unreadable(path, exc)], unreadable=True)
     layer = Layer()
     for section, table in tables.items():

@@ -183,7 +183,7 @@ MISTAKES = [
     wrong("AZPG_SERVER_HOST", f"https://{HOST}", ["is a URL", "host's name alone"], HOST),
     wrong("AZPG_SERVER_HOST", f"{HOST}:5432", ["holds a port", "server.port"], HOST),
     wrong("AZPG_SERVER_HOST", "a,,b", ["is empty"], "a,b"),
-    wrong("AZPG_SERVER_HOST", "me@host", ["is not a host's name"], "host"),
+    wrong("AZPG_SERVER_HOST", "me@host", ["holds a user", "database.user"], "host"),
     wrong("AZPG_SERVER_HOST", "/var/run", ["socket's folder", "server's name"], HOST),
     wrong("AZPG_SERVER_SSLMODE", "verify-all", ["verify-full is meant"], "verify-full"),
     wrong("AZPG_SERVER_SSLMODE", "verify_full", ["did you mean verify-full?"], "verify-full"),
@@ -322,7 +322,7 @@ MISTAKES = [
         *(f"postgresql://{HOST}:5432/shop", {}),
     ),
     wrong(
-        *("DATABASE_URL", "postgresql://h:port/d", ["DATABASE_URL, port", "'port'"]),
+        *("DATABASE_URL", "postgresql://h:port/d", ["cannot be read as a URL", "DATABASE_URL"]),
         *(f"postgresql://{HOST}:5432/shop", {}),
     ),
     wrong("PGSSLMODE", "verify-all", ["is no sslmode", "verify-full"], "verify-full"),

@@ -114,7 +114,10 @@ MISTAKES = [
         {"AZPG_CREDENTIAL_KIND": "managed-identity", "AZPG_CREDENTIAL_PASSWORD": "hunter2"},
         ["credential.password", "does not belong", "credential.kind to password"],
     ),
-    ({"AZPG_CREDENTIAL_KIND": "password"}, ["AZPG_CREDENTIAL_PASSWORD", "is required"]),
+    (
+        {"AZPG_CREDENTIAL_KIND": "password", "AZPG_DATABASE_USER": "me"},
+        ["AZPG_CREDENTIAL_PASSWORD", "is required"],
+    ),
     ({"AZPG_CREDENTIAL_KIND": "none"}, ["database.user", "AZPG_DATABASE_USER", "is required"]),
     (
         {
