@@ -49,12 +49,19 @@ class Sealed:
     def settings(self) -> Settings:
         """The settings, read from the world with the rest of the keywords."""
         # pydantic takes a while to import: not where an event loop may be waiting.
-        from azpgauth.settings import load_settings
+        from azpgauth.settings import explain, load_settings
 
-        taken = {"native"}
-        if self._keywords.get("credential") is None or self.credential() is not None:
-            taken.add("credential")
-        return load_settings(**{k: v for k, v in self._keywords.items() if k not in taken})
+        keywords = {k: v for k, v in self._keywords.items() if k not in {"native", "credential"}}
+        if self.credential() is not None:
+            # It signs in by itself: what the settings say of another one need not be complete.
+            settings = load_settings(**keywords, credential={"kind": "default"})
+            below = explain(settings)["credential.kind"].shadowed
+            if below and below[0][0] in {"password", "none"}:
+                raise _beside(str(below[0][0]))
+            return settings
+        if self._keywords.get("credential") is not None:
+            keywords["credential"] = self._keywords["credential"]
+        return load_settings(**keywords)
 
 
 def from_env(keywords: Any, *, on_loop: bool = False) -> Prepared:
@@ -130,16 +137,7 @@ def login_of(settings: Settings, passed: Credential | None) -> Login:
     role = settings.database.user
     if not isinstance(wanted, TokenCredentialSettings):
         if passed is not None:
-            raise SettingsError(
-                [
-                    Problem(
-                        "credential",
-                        "argument credential=",
-                        f"a credential object beside credential.kind {wanted.kind}",
-                        "drop one of the two",
-                    )
-                ]
-            )
+            raise _beside(wanted.kind)
         password = (
             wanted.password.get_secret_value() if isinstance(wanted, PasswordSettings) else None
         )
@@ -164,3 +162,9 @@ def login_of(settings: Settings, passed: Credential | None) -> Login:
         refresh=wanted.refresh,
         pgbouncer=settings.server.port in PGBOUNCER_PORTS,
     )
+
+
+def _beside(kind: str) -> SettingsError:
+    reason = f"a credential object beside credential.kind {kind}"
+    problem = Problem("credential", "argument credential=", reason, "drop one of the two")
+    return SettingsError([problem])

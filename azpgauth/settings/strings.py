@@ -33,7 +33,7 @@ _URL = re.compile(
     r"(?:(?P<user>[^:@/?#]*)(?::(?P<password>[^@/?#]*))?@)?"
     r"(?P<places>[^@/?#]*)"
     r"(?:/(?P<dbname>[^@/?#]*))?"
-    r"(?:\?(?P<query>[^#]*))?",
+    r"(?:\?(?P<query>[^@#]*))?",
     re.IGNORECASE,
 )
 _PLACE = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>\d*))?")

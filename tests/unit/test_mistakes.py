@@ -135,6 +135,9 @@ MISTAKES = [
     wrong("AZPG_POOL__MAX_SIZE", "5", ["did you mean AZPG_POOL_MAX_SIZE?"]),
     wrong("AZPG_POOOL_MAX_SIZE", "5", ["did you mean AZPG_POOL_MAX_SIZE?"]),
     wrong("AZPG_SSLMODE", "require", ["did you mean AZPG_SERVER_SSLMODE?"]),
+    wrong("AZPG_SERVER_USER", "me", ["did you mean AZPG_DATABASE_USER?"]),
+    wrong("AZPG_DATABASE_PASSWORD", SECRET, ["did you mean AZPG_CREDENTIAL_PASSWORD?"]),
+    wrong("AZPG_ENVIRONMENT", "prod", ["did you mean AZPG_ENV?"]),
     wrong("AZPG_NONSENSE", "1", ["there is no such setting", "AZPG_SERVER_HOST"]),
     Mistake(
         "a variable of .env that there is not",
@@ -213,6 +216,19 @@ MISTAKES = [
     wrong("AZPG_CREDENTIAL_AUTHORITY", "http://x", ["https"], "https://x"),
     wrong("AZPG_CREDENTIAL_TENANT_ID", "a b", ["characters", "'a b'"], TENANT, CLIENT),
     wrong("AZPG_CREDENTIAL_EXCLUDE_CLI_CREDENTIAL", "perhaps", ["write true or false"], "true"),
+    Mistake(
+        "true where a number is needed",
+        ["pool.timeout", "is not a number"],
+        files={"azpgauth.toml": "[pool]\ntimeout = true\n"},
+        mend={"azpgauth.toml": "[pool]\ntimeout = 5\n"},
+    ),
+    Mistake(
+        "no host among the hosts",
+        ["server.host", "has no name in it"],
+        files={"azpgauth.toml": "[server]\nhost = []\n"},
+        base={"AZPG_DATABASE_NAME": "shop"},
+        mend={"azpgauth.toml": f'[server]\nhost = ["{HOST}"]\n'},
+    ),
     Mistake(
         "a number where a string is needed",
         ["azpgauth.toml, [database] name", "5", "is not a string", "in quotes"],
@@ -331,6 +347,121 @@ MISTAKES = [
         *("AZURE_POSTGRESQL_CONNECTIONSTRING", "=", ["no connection string that can be read"]),
         *(f"host={HOST}", {"AZPG_DATABASE_NAME": "shop"}),
     ),
+    wrong(
+        "DATABASE_URL",
+        f"postgresql://u:{SECRET}#x@h/d",
+        ["cannot be read as a URL", "percent-encoded"],
+        f"postgresql://u@{HOST}/shop",
+        {},
+    ),
+    wrong(
+        "DATABASE_URL",
+        f"postgresql://u:123/{SECRET}@h/d",
+        ["cannot be read as a URL", "percent-encoded"],
+        f"postgresql://u@{HOST}/shop",
+        {},
+    ),
+    wrong(
+        "DATABASE_URL",
+        f"password={SECRET} host=h dbname=d",
+        ["is no URL"],
+        f"postgresql://{HOST}/shop",
+        {},
+    ),
+    wrong(
+        "DATABASE_URL",
+        f'"postgresql://u:{SECRET}@h/d"',
+        ["is no URL", "remove the quotes"],
+        f"postgresql://u@{HOST}/d",
+        {},
+    ),
+    wrong(
+        *("DATABASE_URL", "postgresql://a,b:6432/d", ["several ports"]),
+        *("postgresql://a:6432,b:6432/d", {}),
+    ),
+    wrong(
+        *("AZURE_POSTGRESQL_CONNECTIONSTRING", "jdbc:mysql://h/d", ["another scheme, 'mysql'"]),
+        *(f"jdbc:postgresql://{HOST}/d", {"AZPG_DATABASE_NAME": "shop"}),
+    ),
+    wrong(
+        "PGHOST",
+        f"postgresql://u:{SECRET}@h/d",
+        ["is a URL", "host's name alone"],
+        HOST,
+        {"AZPG_DATABASE_NAME": "shop"},
+    ),
+    wrong("AZPG_SERVER_HOST", f"me:{SECRET}@h", ["holds a user", "'**********@h'"], "h"),
+    wrong("AZPG_SERVER_HOST", "${NAME}.example", ["are not replaced"], "h.example"),
+    # -- all at once, and no more than is true ---------------------------------------------------
+    Mistake(
+        "a password and nothing else",
+        ["credential.password", "database.user"],
+        env={"AZPG_CREDENTIAL_KIND": "password"},
+        mend={"AZPG_CREDENTIAL_PASSWORD": SECRET, "AZPG_DATABASE_USER": "me"},
+        count=2,
+    ),
+    Mistake(
+        "a wrong port beside two contradictions",
+        ["server.port", "server.cloud", "server.sslmode"],
+        env={
+            "AZPG_SERVER_PORT": "x",
+            "AZPG_SERVER_CLOUD": "china",
+            "AZPG_SERVER_SSLMODE": "disable",
+        },
+        mend={
+            "AZPG_SERVER_PORT": "1",
+            "AZPG_SERVER_CLOUD": None,
+            "AZPG_SERVER_SSLMODE": "require",
+        },
+        count=3,
+    ),
+    Mistake(
+        "a wrong time-out beside bounds that contradict",
+        ["pool.timeout", "pool.min_size"],
+        env={"AZPG_POOL_TIMEOUT": "x", "AZPG_POOL_MIN_SIZE": "11"},
+        mend={"AZPG_POOL_TIMEOUT": "1", "AZPG_POOL_MIN_SIZE": "1"},
+        count=2,
+    ),
+    Mistake(
+        "a kind in a file that cannot be read",
+        ["azpgauth.toml", "cannot be read"],
+        env={"AZPG_CREDENTIAL_CLIENT_SECRET": SECRET, "PGPASSWORD": SECRET},
+        files={"azpgauth.toml": '[credential]\nkind = "client-secret\n'},
+        mend={
+            "azpgauth.toml": '[credential]\nkind = "password"\n[database]\nuser = "u"\n',
+            "AZPG_CREDENTIAL_CLIENT_SECRET": None,
+        },
+    ),
+    Mistake(
+        "a kind that there is not, beside a password",
+        ["credential.kind", "did you mean password?"],
+        env={"AZPG_CREDENTIAL_KIND": "pasword", "PGPASSWORD": SECRET, "AZPG_DATABASE_USER": "u"},
+        mend={"AZPG_CREDENTIAL_KIND": "password"},
+    ),
+    Mistake(
+        "an empty kind",
+        ["credential.kind", "is empty"],
+        env={"AZPG_CREDENTIAL_KIND": "", "AZPG_CREDENTIAL_CLIENT_ID": "c"},
+        mend={"AZPG_CREDENTIAL_KIND": None},
+    ),
+    Mistake(
+        "an empty role",
+        ["database.user", "is empty"],
+        base=LOCAL,
+        env={"AZPG_DATABASE_USER": ""},
+        mend={"AZPG_DATABASE_USER": "me"},
+    ),
+    Mistake(
+        "what a second database lacks, under its own name",
+        ["database.user", "not set (REPORTS_DATABASE_USER)"],
+        env={
+            "REPORTS_DATABASE_NAME": "r",
+            "REPORTS_SERVER_HOST": "h",
+            "REPORTS_CREDENTIAL_KIND": "none",
+        },
+        keywords={"prefix": "REPORTS_"},
+        mend={"REPORTS_DATABASE_USER": "u"},
+    ),
     # -- files ----------------------------------------------------------------------------------
     Mistake(
         "TOML that cannot be read",
@@ -360,6 +491,38 @@ MISTAKES = [
         mend={"etc/nowhere.toml": TOML},
     ),
     wrong("AZPG_CONFIG", " ", ["is empty"]),
+    Mistake(
+        "a directory where a file is wanted",
+        ["azpgauth.toml", "is a directory"],
+        files={"azpgauth.toml/x.txt": ""},
+        mend={"azpgauth.toml/x.txt": None},
+    ),
+    Mistake(
+        "a key where its path is wanted",
+        ["credential.certificate_path", "holds the certificate or key itself", "name that"],
+        env={
+            "AZPG_CREDENTIAL_KIND": "client-certificate",
+            "AZPG_CREDENTIAL_CERTIFICATE_PATH": f"-----BEGIN PRIVATE KEY-----\n{SECRET * 900}",
+        },
+        files={"c.pem": "x"},
+        base={k: v for k, v in CLIENT.items() if not k.endswith("SECRET")},
+        mend={"AZPG_CREDENTIAL_CERTIFICATE_PATH": "c.pem"},
+    ),
+    wrong("AZPG_SERVER_SSLROOTCERT", "x" * 5000, ["cannot be looked at", "or auto"], "auto"),
+    wrong("AZPG_CONFIG", "x" * 5000, ["there is no file"]),
+    Mistake(
+        "an environment named in its own file",
+        [".env.prod, AZPG_CONFIG", "has no effect", "put it into .env"],
+        files={".env.prod": "AZPG_CONFIG=x.toml\n"},
+        keywords={"env": "prod"},
+        mend={".env.prod": ""},
+    ),
+    Mistake(
+        "a number for the environment",
+        ["keyword argument env=", "is a int"],
+        keywords={"env": 5},
+        mend={"env": None},
+    ),
     Mistake(
         "a .env that does not exist",
         ["keyword argument env_file=", "there is no file my.env"],
@@ -429,6 +592,8 @@ def world(monkeypatch, mistake, edit=None):
             target.pop(name)
             if target is files:
                 Path(name).unlink()
+                if Path(name).suffix == ".txt":
+                    Path(name).parent.rmdir()
         else:
             target[name] = value
     for name in {**mistake.base, **mistake.env}:

@@ -2,11 +2,13 @@
 
 import copy
 import gc
+import json
 import os
 import pickle
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from azpgauth import Settings, SettingsError, explain, load_settings
 from azpgauth.settings import explain as explain_module
 from azpgauth.settings.layers import variable
+from azpgauth.settings.strings import StringError, connection_string, postgres_url
 
 HOST = "shop.postgres.database.azure.com"
 GOOD = {"AZPG_SERVER_HOST": HOST, "AZPG_DATABASE_NAME": "shop"}
@@ -260,6 +263,37 @@ def test_database_urls(monkeypatch, url, expected):
     assert server.sslmode == "verify-full"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("host=h dbname=d password='a;b' user=u", {"password": "a;b", "host": "h"}),
+        ('Server=h;Database=d;UID=u;Pwd="a;""b"', {"password": 'a;"b', "user": "u"}),
+        ("Host=h;Database=d;SslMode=VerifyFull", {"sslmode": "verify-full"}),
+        ("jdbc:postgresql://h:5432/d?ssl=true", {"sslmode": "require", "dbname": "d"}),
+        ("postgresql://h/d?password=a+b", {"password": "a+b"}),
+        ("postgresql://localhost/d?host=H", {"host": "H"}),
+    ],
+)
+def test_connection_strings(text, expected):
+    found = connection_string(text)
+    assert expected.items() <= found.items()
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=30))
+def test_any_password_comes_through_a_url_or_is_not_guessed_at(password):
+    encoded = quote(password, safe="")
+    assert postgres_url(f"postgresql://u:{encoded}@h:1/d").get("password", "") == password
+    try:
+        found = postgres_url(f"postgresql://u:{password}@h:1/d")
+    except StringError as exc:
+        error = f"{exc.reason} {exc.action}"
+    else:
+        error = ""
+        parts = {"user": "u", "host": "h", "port": "1", "dbname": "d", "password": ""}
+        assert {**found, "password": ""} == parts
+    assert len(password) < 4 or password not in error
+
+
 def test_a_url_of_another_scheme_does_not_matter_where_the_host_is_known(monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "mysql://u:hunter2@h/other")
     monkeypatch.setenv("PGHOST", HOST)
@@ -301,6 +335,12 @@ def test_a_local_password_may_come_from_others(monkeypatch):
     found = load_settings()
     assert found.credential.password.get_secret_value() == "s3cret"
     assert explain(found)["credential.password"].origin.where.endswith("DATABASE_URL, password")
+
+
+def test_an_empty_variable_does_not_hide_that_of_a_file(monkeypatch):
+    monkeypatch.setenv("PGHOST", "")
+    Path(".env").write_text(f"PGHOST={HOST}\nPGDATABASE=shop\n")
+    assert load_settings().server.host == HOST
 
 
 def test_an_empty_variable_of_others_is_none(monkeypatch):
@@ -370,6 +410,31 @@ def test_a_secrets_directory(monkeypatch):
     assert found.credential.client_secret.get_secret_value() == " s3cret "
     origin = explain(found)["credential.client_secret"].origin
     assert (origin.kind, origin.where) == ("secret", "file run/azpg_credential_client_secret")
+
+
+def test_names_in_any_case(monkeypatch):
+    Path("azpgauth.prod.toml").write_text("[pool]\nmax_size = 20\n")
+    for name, value in {**GOOD, "azpg_env": "prod", "azpg_server_port": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert (load_settings().pool.max_size, load_settings().server.port) == (20, 1)
+    monkeypatch.setenv("AZPG_SERVER_PORT", "2")
+    assert load_settings().server.port == 2
+
+
+def test_a_second_database_in_the_environment_of_the_first(monkeypatch):
+    Path("etc").mkdir()
+    Path("etc/db.toml").write_text("")
+    Path("etc/db.prod.toml").write_text("")
+    for name, value in {
+        "AZPG_ENV": "prod",
+        "AZPG_CONFIG": "etc/db.toml",
+        "R_SERVER_HOST": "r.example",
+        "R_DATABASE_NAME": "r",
+        "R_DATABASE_URL": "not ours",
+        "R_SERVER_WORKERS": "4",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings(prefix="R_").server.host == "r.example"
 
 
 def test_a_second_database(monkeypatch):
@@ -494,6 +559,43 @@ def test_pydantics_own_errors_do_not_have_the_secret(change):
             make({**SECRETIVE, **change})
         assert "hunter2" not in str(caught.value) + repr(caught.value.errors())
         assert "hunter2" not in caught.value.json()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"server": {"host": HOST, "sslmode": "disable"}, "credential": SECRETIVE["credential"]},
+        {"server": {"host": HOST, "cloud": "china"}, "credential": SECRETIVE["credential"]},
+        {"credential": {**SECRETIVE["credential"], "client_secrt": "hunter2"}},
+        {"credential": {**SECRETIVE["credential"], "CLIENT_SECRET": "hunter2"}},
+        {"credential": "hunter2"},
+        {"credential": [{"client_secret": "hunter2"}]},
+        {"database": {"name": "d", "password": "hunter2"}},
+        {"password": "hunter2"},
+    ],
+    ids=str,
+)
+def test_a_secret_in_the_wrong_place_is_not_shown_either(given):
+    class Application(BaseModel):
+        db: Settings
+
+    data = {**SECRETIVE, **given}
+    for make in (Settings.model_validate, lambda data: Application(db=data)):
+        with pytest.raises(ValidationError) as caught:
+            make(data)
+        assert "hunter2" not in str(caught.value) + repr(caught.value.errors())
+        assert "hunter2" not in caught.value.json()
+
+
+def test_secrets_come_from_json_too():
+    class Application(BaseModel):
+        db: Settings
+
+    text = json.dumps(SECRETIVE)
+    found = Settings.model_validate_json(text)
+    nested = Application.model_validate_json(f'{{"db": {text}}}').db
+    assert found == nested == Settings.model_validate(SECRETIVE)
+    assert found.credential.client_secret.get_secret_value() == "hunter2"
 
 
 def test_a_pickle_has_no_secret_and_says_so_when_it_is_wanted():
