@@ -6,130 +6,36 @@ https://learn.microsoft.com/python/api/azure-identity/azure.identity
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, model_validator
 
-from azpgauth.clouds import full_scope
-from azpgauth.settings.secret import SecretText, hidden, sealed
+from azpgauth.settings.fields import (
+    Authority,
+    ExistingFile,
+    Name,
+    Scope,
+    Section,
+    Tenant,
+    Tenants,
+    Whole,
+)
+from azpgauth.settings.secret import SecretText, sealed
 
 __all__ = [
     "FIELDS",
-    "FROZEN",
     "KINDS",
     "TOKENLESS",
     "CredentialSettings",
     "DefaultCredentialSettings",
-    "ExistingFile",
-    "Name",
     "PasswordSettings",
-    "Section",
     "TokenCredentialSettings",
-    "Whole",
     "fields_of",
     "kinds_with",
-    "no_bool",
 ]
-
-FROZEN = ConfigDict(
-    frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=False
-)
-
-
-class Section(BaseModel):
-    """One of the five sections. No error shows what stands under a name that there is not."""
-
-    model_config = FROZEN
-
-    @model_validator(mode="before")
-    @classmethod
-    def _hide(cls, data: Any) -> Any:
-        return hidden(data, set(cls.model_fields)) if isinstance(data, Mapping) else data
-
 
 TOKENLESS = frozenset({"password", "none"})
 """The kinds that sign in without a token."""
-
-
-def _existing(path: Path) -> Path:
-    """A file that must be there; it may hold a key, which no message shows."""
-    text = str(path)
-    if "-----BEGIN" in text:
-        raise PydanticCustomError(
-            "file",
-            "holds the certificate or key itself, and its path is wanted",
-            {"action": "write it to a file, and name that"},
-        )
-    try:
-        found = path.is_file()
-    except (OSError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or type(exc).__name__
-        raise PydanticCustomError(
-            "file", "cannot be looked at: {reason}", {"reason": reason, "action": _NAME_ONE}
-        ) from None
-    if not found:
-        raise PydanticCustomError("file", "is not a file", {"action": _NAME_ONE})
-    return path
-
-
-_NAME_ONE = "name a file that exists and can be read"
-ExistingFile = Annotated[Path, AfterValidator(_existing)]
-
-
-def no_bool(value: object) -> object:
-    """Python takes true for 1; a setting does not."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "is not a number", {"action": "write a number"})
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(no_bool)]
-
-
-def _listed(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(name.strip() for name in value.split(","))
-    return value
-
-
-def _authority(value: object) -> object:
-    if isinstance(value, str) and "://" in value and not value.lower().startswith("https://"):
-        raise PydanticCustomError("authority", "is no https URL, and tokens travel protected only")
-    return value
-
-
-def _scope(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if not value.strip().removesuffix("/.default") or len(value.split()) != 1:
-        raise PydanticCustomError(
-            "scope", "is no scope", {"action": "name the resource, such as https://HOST/.default"}
-        )
-    return full_scope(value)
-
-
-def _no_nul(value: str) -> str:
-    if "\0" in value:
-        raise PydanticCustomError("nul", "holds a NUL character, which PostgreSQL cannot take")
-    return value
-
-
-Name = Annotated[str, StringConstraints(min_length=1), AfterValidator(_no_nul)]
-# The characters that azure-identity allows.
-Tenant = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.\-]+$")]
-AnyTenant = Annotated[str, StringConstraints(pattern=r"^(\*|[0-9A-Za-z.\-]+)$")]
-Tenants = Annotated[tuple[AnyTenant, ...], BeforeValidator(_listed)]
 
 
 class CredentialSection(Section):
@@ -145,7 +51,7 @@ class TokenCredentialSettings(CredentialSection):
     """What every kind that gets tokens has."""
 
     kind: str
-    scope: Annotated[Name, BeforeValidator(_scope)] | None = Field(
+    scope: Scope | None = Field(
         None,
         description="The token's scope; by default that of the server's cloud.",
         examples=["https://ossrdbms-aad.database.windows.net/.default"],
@@ -168,7 +74,7 @@ class _Tenants(TokenCredentialSettings):
 
 
 class _Authority(_Tenants):
-    authority: Annotated[Name, BeforeValidator(_authority)] | None = Field(
+    authority: Authority | None = Field(
         None,
         description=(
             "Host of Microsoft Entra ID; by default AZURE_AUTHORITY_HOST, or that of the "

@@ -23,16 +23,11 @@ from azpgauth.clouds import cloud_of
 from azpgauth.settings.contradictions import contradictions, is_address
 from azpgauth.settings.credential import (
     FIELDS,
-    FROZEN,
     KINDS,
     CredentialSettings,
     DefaultCredentialSettings,
-    ExistingFile,
-    Name,
-    Section,
-    Whole,
-    no_bool,
 )
+from azpgauth.settings.fields import FROZEN, ExistingFile, Name, Section, Whole, no_bool
 from azpgauth.settings.secret import hidden, sealed
 
 if TYPE_CHECKING:
