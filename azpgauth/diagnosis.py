@@ -8,9 +8,13 @@ which one can stand in the same text as another come in order of weight.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 __all__ = ["Diagnosis", "diagnose", "retry_delay"]
+
+
+Layer = Literal["network", "tls", "identity", "database"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,13 @@ class Diagnosis:
         cause: What is wrong, in the user's terms; empty if the driver's words are all there is.
         remedy: What to do about it.
         passing: Whether it may pass by itself within seconds.
+        layer: What is at fault.
     """
 
     cause: str
     remedy: str
     passing: bool = False
+    layer: Layer = "database"
 
 
 _UNKNOWN = Diagnosis("", "")
@@ -41,13 +47,18 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
     ),
     (
         r"access token has expired",
-        Diagnosis("the server says that the token has expired", "check this machine's clock"),
+        Diagnosis(
+            "the server says that the token has expired",
+            "check this machine's clock",
+            layer="identity",
+        ),
     ),
     (
         r"valid audience claim",
         Diagnosis(
             "the token is for another service or another cloud",
             "check credential.scope and server.cloud; leave both unset for the public cloud",
+            layer="identity",
         ),
     ),
     (
@@ -55,13 +66,15 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis(
             "the server could not read the password as a token of Microsoft Entra ID",
             "check credential.kind; the role must have been made with pgaadauth_create_principal",
+            layer="identity",
         ),
     ),
     (
-        r"APP_USER tokens for role",
+        r"cannot generate AAD_AUTH_TOKENTYPE_APP_USER",
         Diagnosis(
-            "a service's token was used on a user's role, or a user's on a service's",
+            "a user's token was used on a service's role",
             "set database.user to the role made for the identity that signs in",
+            layer="identity",
         ),
     ),
     (
@@ -69,6 +82,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis(
             "a service's token was used on a user's role",
             "set database.user to the role made for the identity that signs in",
+            layer="identity",
         ),
     ),
     (
@@ -76,6 +90,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis(
             "the identity was deleted and made again since its role was created",
             "drop the role and make it anew with pgaadauth_create_principal",
+            layer="identity",
         ),
     ),
     (
@@ -83,9 +98,10 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis(
             "the role does not exist on the server, or is not the token's",
             "in database postgres, as an administrator: "
-            "select * from pgaadauth_create_principal('ROLE', false, false); "
+            "select * from pgaadauth_create_principal('{role}', false, false); "
             "or set database.user (AZPG_DATABASE_USER) to the role that exists; "
             "names are case-sensitive",
+            layer="identity",
         ),
     ),
     (
@@ -104,6 +120,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis(
             "the server offers no TLS, and a token never travels in clear",
             "check server.host and server.port: is this the Azure server itself?",
+            layer="tls",
         ),
     ),
     (
@@ -112,6 +129,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
             "the server's certificate is for another name",
             "set server.host to the server's full name, NAME.postgres.database.azure.com, "
             "not to an address or an alias",
+            layer="tls",
         ),
     ),
     (
@@ -120,11 +138,14 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
             "the server's certificate is signed by none of the trusted roots",
             "check server.host; is a proxy in between? "
             "server.sslrootcert names a PEM file of other roots",
+            layer="tls",
         ),
     ),
     (
         r"root certificate file .* does not exist|could not read root certificate",
-        Diagnosis("the file of trusted roots cannot be read", "check server.sslrootcert"),
+        Diagnosis(
+            "the file of trusted roots cannot be read", "check server.sslrootcert", layer="tls"
+        ),
     ),
     (
         (
@@ -135,6 +156,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
             "the host's name is unknown",
             "check server.host (AZPG_SERVER_HOST), and this machine's DNS; "
             "a private server is known only inside its network",
+            layer="network",
         ),
     ),
     (
@@ -154,6 +176,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
             "nothing answers there",
             "check server.port (AZPG_SERVER_PORT), the server's state and its firewall",
             passing=True,
+            layer="network",
         ),
     ),
     (
@@ -163,6 +186,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
             "check the server's firewall rules and private endpoint: packets seem to be dropped; "
             "server.connect_timeout says how long to wait",
             passing=True,
+            layer="network",
         ),
     ),
     (
@@ -171,18 +195,21 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
             r"|SSL SYSCALL error|SSL error: unexpected eof|broken pipe|terminating connection"
             r"|connection was closed|unexpected connection_lost|could not receive data"
         ),
-        Diagnosis("the connection was dropped", "try again in a moment", passing=True),
+        Diagnosis(
+            "the connection was dropped", "try again in a moment", passing=True, layer="network"
+        ),
     ),
 )
 
 _ROWS = tuple((re.compile(pattern, re.IGNORECASE), diagnosis) for pattern, diagnosis in _TABLE)
 
 
-def diagnose(message: str) -> Diagnosis:
+def diagnose(message: str, role: str | None = None) -> Diagnosis:
     """What a failed connect means.
 
     Args:
         message: The driver's words, with the server's in them.
+        role: Who wanted in, for what there is to run.
 
     Example:
         >>> diagnose('FATAL:  database "shop" does not exist').cause
@@ -190,7 +217,8 @@ def diagnose(message: str) -> Diagnosis:
     """
     for pattern, diagnosis in _ROWS:
         if pattern.search(message):
-            return diagnosis
+            name = (role or "ROLE").replace("'", "''")
+            return replace(diagnosis, remedy=diagnosis.remedy.replace("{role}", name))
     return _UNKNOWN
 
 

@@ -64,6 +64,10 @@ class Prepared:
             MissingDriverError: The driver is not installed.
         """
         self.login.prefetch()
+        return self.load_driver()
+
+    def load_driver(self) -> tuple[Any, tuple[type[BaseException], ...]]:
+        """As `load`, without a request for the token."""
         module = import_module(_MODULES[self.driver])
         return module, module.errors(**self.options)
 
@@ -140,7 +144,7 @@ class _Course:
         raise self._explained(said) from error
 
     def _explained(self, said: str) -> ConnectError:
-        plan, diagnosis = self._plan, diagnose(said)
+        plan, diagnosis = self._plan, diagnose(said, self._login.role)
         role = f' as role "{self._login.role}"' if self._login.role else ""
         tried = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
         where = f'database "{plan.database}" at {plan.where}{role}{tried}'

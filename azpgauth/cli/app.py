@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from azpgauth import __version__
+from azpgauth.cli.check import check
+from azpgauth.cli.config import config
+from azpgauth.cli.init import init
+from azpgauth.cli.run import run
 from azpgauth.cli.sandbox import sandbox
+from azpgauth.cli.status import status_of
+from azpgauth.cli.token import token
 from azpgauth.errors import AzpgauthError
 
 __all__ = ["app"]
@@ -18,13 +25,21 @@ class _App(click.Group):
         try:
             return super().invoke(ctx)
         except AzpgauthError as exc:
-            raise click.ClickException(str(exc)) from None
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"Error: {exc}", err=True)
+            sys.exit(status_of(exc))
 
 
 @click.group(cls=_App)
 @click.version_option(__version__)
-def app() -> None:
-    """Connect Python to Azure Database for PostgreSQL."""
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def app(debug: bool) -> None:
+    """Connect Python to Azure Database for PostgreSQL.
+
+    Begin with: azpgauth init, azpgauth check
+    """
 
 
-app.add_command(sandbox)
+for _command in (check, config, init, run, sandbox, token):
+    app.add_command(_command)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from azpgauth.cli.process import ENDING, run_program
 from azpgauth.sandbox.environment import Credential, Endpoint
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from azpgauth.sandbox.identity import Kind
 
 __all__ = ["sandbox"]
-
-_ENDING = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
 
 _NAMES: dict[Kind, str] = {
     "user-assigned": "sandbox-app",
@@ -93,7 +89,11 @@ def sandbox(
                 stack.enter_context(_written(env_file, environment))
         # From here on a signal is passed to the command, or ends the wait for one: what was
         # started is stopped in any case.
-        status = _run(command, environment) if command else _serve(env_file, environment)
+        status = (
+            run_program(command, {**os.environ, **environment})
+            if command
+            else _serve(env_file, environment)
+        )
     sys.exit(status)
 
 
@@ -102,41 +102,18 @@ def _signals_end() -> Iterator[None]:
     """Until here, a signal unwinds the stack like Ctrl-C does."""
 
     def end(number: int, _: FrameType | None) -> None:
-        for each in _ENDING:
+        for each in ENDING:
             signal.signal(each, signal.SIG_IGN)  # the stack unwinds once, in peace
         sys.exit(128 + number)
 
-    for each in _ENDING:
+    for each in ENDING:
         signal.signal(each, end)
     yield
 
 
-def _run(command: tuple[str, ...], environment: dict[str, str]) -> int:
-    received: list[int] = []
-    try:
-        process = subprocess.Popen(command, env={**os.environ, **environment})
-    except OSError as exc:
-        click.echo(f"Error: cannot run {command[0]}: {exc.strerror}", err=True)
-        return 127
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        # The terminal gives Ctrl-C to the command too; once more does no harm to most, but some
-        # take the second one as "at once".
-        if number != signal.SIGINT or not sys.stdin.isatty():
-            process.send_signal(number)
-
-    for each in _ENDING:
-        signal.signal(each, pass_on)
-    status = process.wait()
-    for each in _ENDING:
-        signal.signal(each, signal.SIG_IGN)
-    return status if status >= 0 else 128 - status
-
-
 def _serve(env_file: Path | None, environment: dict[str, str]) -> int:
     ended = threading.Event()
-    for each in _ENDING:
+    for each in ENDING:
         signal.signal(each, lambda *_: ended.set())
     if env_file is None:
         click.echo(_dotenv(environment), nl=False)
@@ -144,7 +121,7 @@ def _serve(env_file: Path | None, environment: dict[str, str]) -> int:
     # An Event's wait() without a time-out would not see the signal on every platform.
     while not ended.wait(0.2):
         pass
-    for each in _ENDING:
+    for each in ENDING:
         signal.signal(each, signal.SIG_IGN)
     return 0
 

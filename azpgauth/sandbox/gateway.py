@@ -42,6 +42,7 @@ class Gateway:
         connections: How many connections came in.
         passwords: How many passwords it was sent, let in or not.
         users: The roles they were sent for, exactly as on the wire.
+        answer: Refuses every password in these words.
         refusals: What it answered to those it did not let in.
     """
 
@@ -73,6 +74,7 @@ class Gateway:
         self.connections = 0
         self.passwords = 0
         self.users.clear()
+        self.answer: str | None = None
         self.refusals.clear()
 
     def start(self) -> None:
@@ -211,7 +213,7 @@ class Gateway:
         password = (await reader.readexactly(length - 4)).rstrip(b"\0").decode(errors="replace")
         self.passwords += 1
         self.users.append(role)
-        refusal = self._refusal(password, role)
+        refusal = self.answer or self._refusal(password, role)
         if refusal is None:
             return None
         self.refusals.append(refusal)

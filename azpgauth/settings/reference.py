@@ -22,7 +22,7 @@ from azpgauth.settings.schema import json_schema, properties_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Entry", "dotenv_example", "entries", "generated", "settings_page"]
+__all__ = ["Entry", "dotenv_example", "entries", "generated", "settings_page", "toml_example"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,27 @@ def dotenv_example() -> str:
             wrapped = textwrap.wrap(told, 98, break_on_hyphens=False)
             lines += [f"# {line}" for line in wrapped]
         lines.append(f"{'' if entry.required else '#'}{entry.variable}={entry.example}")
+    return "\n".join(lines) + "\n"
+
+
+def toml_example() -> str:
+    """A commented `azpgauth.toml` to begin with."""
+    lines = ["# Remove the # of the lines you need."]
+    section = ""
+    for entry in entries():
+        if entry.section != section:
+            section = entry.section
+            lines += ["", f"[{section}]"]
+        if entry.schema.get("format") == "password":
+            continue  # a secret has no place in a file that is put under version control
+        for text, kinds in entry.meanings:
+            told = f"{_whose(kinds)}{text}" + (" Required." if entry.required else "")
+            lines += [f"# {line}" for line in textwrap.wrap(told, 98, break_on_hyphens=False)]
+        number = entry.schema.get("type") in {"integer", "number", "boolean"}
+        value = entry.example if number and entry.example else json.dumps(entry.example)
+        if entry.schema.get("type") == "array":
+            value = f"[{value}]"
+        lines.append(f"{'' if entry.required else '# '}{entry.name} = {value}")
     return "\n".join(lines) + "\n"
 
 

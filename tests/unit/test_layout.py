@@ -41,7 +41,10 @@ ALLOWED = {
     },
     "factory": {"info", "opening", "prepare", "settings", "psycopg2"},  # psycopg2: for types only
     "sandbox": {"credentials"},
-    "cli": {"__init__", "factory", "sandbox"},
+    "cli": {
+        *("__init__", "clouds", "diagnosis", "login", "opening", "plan", "prepare", "role"),
+        *("sandbox", "settings"),
+    },
     **{driver: {"plan", "login", "signin", "native", "dropin", "tls"} for driver in DRIVERS},
 }
 THIRD_PARTY = {
@@ -53,6 +56,7 @@ THIRD_PARTY = {
     "asyncpg": {"asyncpg", "sqlalchemy", "factory"},
     "pydantic": {"settings"},
     "click": {"cli"},
+    "rich": {"cli"},
     "cryptography": {"sandbox"},
     "jwt": {"sandbox"},
 }

