@@ -28,7 +28,7 @@ def picture(command: str, environment: dict[str, str]) -> str:
     )
     paper.print(Text(f"$ azpgauth {command}", "bold"))
     as_told = mock.patch.dict(os.environ, environment)
-    to_paper = mock.patch("azpgauth.cli.check.console", lambda: paper)
+    to_paper = mock.patch("azpgauth.cli.check.console", return_value=paper)
     with as_told, to_paper, suppress(SystemExit):
         app.main(command.split())
     forget()

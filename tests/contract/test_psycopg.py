@@ -129,7 +129,6 @@ def test_servers_that_are_not_ready_yet(box, mode):
     [
         ("refused", "Connection refused"),
         ("starting-up", "the database system is starting up"),
-        ("deaf", "timeout expired"),
     ],
 )
 def test_what_does_not_pass_ends_with_the_connect_timeout(box, fault, said):
