@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import inspect
+import os
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -145,10 +147,13 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
 
     hold: Hold
     first: _First
+    process: int
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         super().open(wait, timeout)
         self.hold.start()
+        self.process = os.getpid()
+        _forgotten.add(self)
 
     def close(self, timeout: float = 5.0) -> None:
         try:
@@ -157,6 +162,19 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
             self.hold.end()
             if (unused := self.first.take()) is not None:
                 unused.close()
+
+
+# Pools that a program forgets to close: once the interpreter goes down, their threads cannot be
+# stopped any more, and psycopg_pool would wait for each of them for seconds.
+_forgotten: weakref.WeakSet[_ConnectionPool[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_forgotten() -> None:
+    for pool in list(_forgotten):
+        # In a child after fork, the connections are the parent's.
+        if not pool.closed and pool.process == os.getpid():
+            pool.close(timeout=1.0)
 
 
 class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
