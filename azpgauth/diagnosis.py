@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-__all__ = ["Diagnosis", "diagnose", "retry_delay"]
+__all__ = ["Diagnosis", "Layer", "diagnose", "diagnose_token", "retry_delay"]
 
 
 Layer = Literal["network", "tls", "identity", "database"]
@@ -35,6 +35,11 @@ class Diagnosis:
 
 
 _UNKNOWN = Diagnosis("", "")
+_WRONG_PASSWORD = Diagnosis(
+    "the role does not exist on the server, or its password is another",
+    "check database.user (AZPG_DATABASE_USER) and credential.password (AZPG_CREDENTIAL_PASSWORD)",
+    layer="identity",
+)
 
 _TABLE: tuple[tuple[str, Diagnosis], ...] = (
     (
@@ -94,6 +99,22 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
+        r"no password supplied|password is required",
+        Diagnosis(
+            "the server wants a password, and none was sent",
+            "set credential.kind (AZPG_CREDENTIAL_KIND): none sends nothing",
+            layer="identity",
+        ),
+    ),
+    (
+        r"not permitted to log in",
+        Diagnosis(
+            "the role may not log in",
+            'as an administrator: alter role "{name}" login',
+            layer="identity",
+        ),
+    ),
+    (
         r"password authentication failed|role \"[^\"]*\" does not exist|authentication failed",
         Diagnosis(
             "the role does not exist on the server, or is not the token's",
@@ -133,7 +154,29 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
-        r"certificate verify failed|certificate has expired|unable to get local issuer",
+        r"certificate has expired",
+        Diagnosis(
+            "the server's certificate has expired",
+            "have it renewed; check this machine's clock",
+            layer="tls",
+        ),
+    ),
+    (
+        r"certificate is not yet valid",
+        Diagnosis(
+            "the server's certificate is not valid yet", "check this machine's clock", layer="tls"
+        ),
+    ),
+    (
+        r"NO_CERTIFICATE_OR_CRL_FOUND|no certificate or crl found",
+        Diagnosis(
+            "the file of trusted roots has no certificate in it",
+            "check server.sslrootcert: it is to be a PEM file, or auto",
+            layer="tls",
+        ),
+    ),
+    (
+        r"certificate verify failed|unable to get local issuer",
         Diagnosis(
             "the server's certificate is signed by none of the trusted roots",
             "check server.host; is a proxy in between? "
@@ -157,6 +200,22 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
             "check server.host (AZPG_SERVER_HOST), and this machine's DNS; "
             "a private server is known only inside its network",
             layer="network",
+        ),
+    ),
+    (
+        r"on socket \"[^\"]*\" failed: No such file",
+        Diagnosis(
+            "there is no such socket",
+            "check server.host, the socket's folder, and server.port, which is in its name",
+            layer="network",
+        ),
+    ),
+    (
+        r"too many connections for role",
+        Diagnosis(
+            "the role's own limit of connections is reached",
+            'lower pool.max_size, or raise it: alter role "{name}" connection limit 50',
+            passing=True,
         ),
     ),
     (
@@ -204,12 +263,13 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
 _ROWS = tuple((re.compile(pattern, re.IGNORECASE), diagnosis) for pattern, diagnosis in _TABLE)
 
 
-def diagnose(message: str, role: str | None = None) -> Diagnosis:
+def diagnose(message: str, role: str | None = None, *, token: bool = True) -> Diagnosis:
     """What a failed connect means.
 
     Args:
         message: The driver's words, with the server's in them.
         role: Who wanted in, for what there is to run.
+        token: Whether a token was the password.
 
     Example:
         >>> diagnose('FATAL:  database "shop" does not exist').cause
@@ -217,9 +277,85 @@ def diagnose(message: str, role: str | None = None) -> Diagnosis:
     """
     for pattern, diagnosis in _ROWS:
         if pattern.search(message):
-            name = (role or "ROLE").replace("'", "''")
-            return replace(diagnosis, remedy=diagnosis.remedy.replace("{role}", name))
+            if diagnosis.layer == "identity" and "{role}" in diagnosis.remedy and not token:
+                return _WRONG_PASSWORD
+            literal = (role or "ROLE").replace("'", "''")
+            name = (role or "ROLE").replace('"', '""')
+            remedy = diagnosis.remedy.replace("{role}", literal).replace("{name}", name)
+            return replace(diagnosis, remedy=remedy)
     return _UNKNOWN
+
+
+_TOKENS = tuple(
+    (re.compile(pattern, re.IGNORECASE), Diagnosis(cause, remedy, layer="identity"))
+    for pattern, cause, remedy in (
+        (r"az login|azd auth login|Connect-AzAccount", "nobody is signed in", "sign in as it says"),
+        (
+            r"not found on path|is not installed",
+            "the program is not on PATH",
+            "install it, or set credential.kind (AZPG_CREDENTIAL_KIND) to another",
+        ),
+        (
+            r"AADSTS7000215|AADSTS7000222",
+            "the client secret is wrong, or has expired",
+            "check AZPG_CREDENTIAL_CLIENT_SECRET (of kind environment: AZURE_CLIENT_SECRET)",
+        ),
+        (
+            r"AADSTS700027|AADSTS700024",
+            "the certificate, or the pod's token, is not the application's, or has expired",
+            "check credential.certificate_path or credential.token_file_path",
+        ),
+        (
+            r"AADSTS700016",
+            "the tenant does not know the application",
+            "check credential.client_id and credential.tenant_id",
+        ),
+        (
+            r"AADSTS90002|your tenant name",
+            "there is no such tenant there",
+            "check credential.tenant_id, and server.cloud",
+        ),
+        (
+            r"\b429\b|too many (incoming )?requests",
+            "Microsoft Entra ID asks for patience",
+            "try again in a while; share one pool, whose connections share one token",
+        ),
+        (
+            r"within [\d.]+ s$",
+            "no answer in time",
+            (
+                "check that this machine reaches its identity endpoint, or "
+                "login.microsoftonline.com; pool.timeout says how long to wait"
+            ),
+        ),
+        (
+            r"managed identity|IMDS|ManagedIdentityCredential",
+            "this machine has no such managed identity, or cannot reach its endpoint",
+            "assign one, check credential.client_id, or set credential.kind to another",
+        ),
+        (
+            r"with -?\d+ s left",
+            "the token is about to expire, or this machine's clock is wrong",
+            "check this machine's clock",
+        ),
+    )
+)
+
+
+def diagnose_token(message: str) -> Diagnosis:
+    """What it means that there is no token.
+
+    Args:
+        message: The words of the error.
+
+    Example:
+        >>> diagnose_token("Please run 'az login' to set up an account").remedy
+        'sign in as it says'
+    """
+    for pattern, diagnosis in _TOKENS:
+        if pattern.search(message):
+            return diagnosis
+    return Diagnosis("", "check credential.kind and what belongs to it", layer="identity")
 
 
 def retry_delay(attempt: int, left: float) -> float | None:

@@ -159,7 +159,7 @@ class TokenLogin:
         self._ahead: Future[Token | TokenError] | None = None
         self._explicit = role
         self._fallback = fallback
-        self._timeout = timeout
+        self.timeout = timeout
         self._known: tuple[Token, str] | None = None
         self._fallback_role: str | None = None
 
@@ -173,7 +173,7 @@ class TokenLogin:
 
     def grant(self) -> Grant:
         """The present token and its role."""
-        token, fresh = self.source.get(self._timeout)
+        token, fresh = self.source.get(self.timeout)
         fresh = self._looked_at(token) or fresh
         role = self._role_at_once(token)
         if role is None:
@@ -182,7 +182,7 @@ class TokenLogin:
 
     async def agrant(self) -> Grant:
         """The present token and its role."""
-        token, fresh = await self.source.aget(self._timeout)
+        token, fresh = await self.source.aget(self.timeout)
         fresh = self._looked_at(token) or fresh
         role = self._role_at_once(token)
         if role is None:
@@ -193,14 +193,14 @@ class TokenLogin:
         """Another token, if the refused one came from the cache."""
         if not _worth_another_token(refused, message) or refused.token is None:
             return None
-        token = self.source.instead_of(refused.token, self._timeout, by=self)
+        token = self.source.instead_of(refused.token, self.timeout, by=self)
         return self._regranted(token, refused)
 
     async def aregrant(self, refused: Grant, message: str) -> Grant | None:
         """Another token, if the refused one came from the cache."""
         if not _worth_another_token(refused, message) or refused.token is None:
             return None
-        token = await self.source.ainstead_of(refused.token, self._timeout, by=self)
+        token = await self.source.ainstead_of(refused.token, self.timeout, by=self)
         return self._regranted(token, refused)
 
     def accepted(self, grant: Grant) -> None:
@@ -244,13 +244,13 @@ class TokenLogin:
 
     def _fallback_token(self) -> Token | None:
         with suppress(TokenError):
-            return self._fallback.get(self._timeout)[0] if self._fallback is not None else None
+            return self._fallback.get(self.timeout)[0] if self._fallback is not None else None
         return None
 
     async def _afallback_token(self) -> Token | None:
         if self._fallback is not None:
             with suppress(TokenError):
-                return (await self._fallback.aget(self._timeout))[0]
+                return (await self._fallback.aget(self.timeout))[0]
         return None
 
     def _role_from(self, token: Token, management: Token | None) -> str:

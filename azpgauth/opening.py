@@ -144,7 +144,10 @@ class _Course:
         raise self._explained(said) from error
 
     def _explained(self, said: str) -> ConnectError:
-        plan, diagnosis = self._plan, diagnose(said, self._login.role)
+        plan, diagnosis = (
+            self._plan,
+            diagnose(said, self._login.role, token=hasattr(self._login, "source")),
+        )
         role = f' as role "{self._login.role}"' if self._login.role else ""
         tried = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
         where = f'database "{plan.database}" at {plan.where}{role}{tried}'

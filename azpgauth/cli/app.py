@@ -24,6 +24,8 @@ class _App(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(130)  # as shells have it: 128 and the signal
         except AzpgauthError as exc:
             if ctx.params.get("debug"):
                 raise

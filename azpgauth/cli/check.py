@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from azpgauth.cli.options import given, settings_options
-from azpgauth.cli.output import console, print_failed, print_passed
+from azpgauth.cli.output import console, print_step
 from azpgauth.cli.status import Status
 from azpgauth.errors import AzpgauthError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from azpgauth.cli.steps import Check, Found, StepError
 
 __all__ = ["check"]
 
@@ -30,43 +35,49 @@ def check(as_json: bool, **keywords: Any) -> None:
 
     Example: azpgauth check --env prod
     """
-    from azpgauth.cli.steps import STEPS, Check, StepError, told
+    begin = time.perf_counter()
+    from azpgauth.cli.steps import STEPS, Check
 
     out = console()
     state = Check(given(keywords))
     report: list[dict[str, Any]] = []
     status = Status.OK
+    start = begin
     try:
         for name, step in STEPS:
-            start = time.perf_counter()
-            try:
-                found = step(state)
-            except (StepError, AzpgauthError) as exc:
-                seconds = time.perf_counter() - start
-                role = state.prepared.login.role if hasattr(state, "prepared") else None
-                error = exc if isinstance(exc, StepError) else told(exc, role)
-                status = error.status
-                if not as_json:
-                    print_failed(out, name, error, seconds)
-                entry: dict[str, Any] = {
-                    "error": error.said,
-                    "cause": error.cause,
-                    "remedy": error.remedy,
-                }
+            found, error = _tried(state, step)
+            seconds = time.perf_counter() - start
+            entry = {"step": name, "holds": error is None, "seconds": round(seconds, 4)}
+            if error is None:
+                report.append({**entry, "found": found})
             else:
-                seconds = time.perf_counter() - start
-                if not as_json:
-                    print_passed(out, name, found, seconds)
-                entry = {"found": found}
-            holds = status is Status.OK
-            report.append({"step": name, "holds": holds, "seconds": round(seconds, 4), **entry})
-            if not holds:
+                told = {"error": error.said, "cause": error.cause, "remedy": error.remedy}
+                report.append({**entry, **told})
+                status = error.status
+            if not as_json:
+                print_step(out, name, seconds, found, error)
+            if error is not None:
                 break
+            start = time.perf_counter()
     finally:
         state.close()
     if as_json:
         document = {"holds": status is Status.OK, "status": int(status), "steps": report}
         click.echo(json.dumps(document, indent=2))
     elif status is Status.OK:
-        out.print("All holds.")
+        out.print(f"All holds, in {time.perf_counter() - begin:.1f} s.")
     sys.exit(status)
+
+
+def _tried(state: Check, step: Callable[[Check], Found]) -> tuple[Found, StepError | None]:
+    """What a step found, or why it does not hold."""
+    from azpgauth.cli.steps import StepError, told, unexpected
+
+    try:
+        return step(state), None
+    except StepError as exc:
+        return {}, exc
+    except Exception as exc:
+        if click.get_current_context().find_root().params.get("debug"):
+            raise
+        return {}, told(exc, state) if isinstance(exc, AzpgauthError) else unexpected(exc)

@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from azpgauth.cli.options import given, settings_options
-from azpgauth.cli.output import console
+from azpgauth.cli.output import console, printable
 
 if TYPE_CHECKING:
     from azpgauth.settings import Explained
@@ -73,7 +73,7 @@ def _as_data(each: Explained) -> dict[str, Any]:
 def _line(each: Explained) -> Text:
     by_default = each.origin.kind == "default"
     line = Text(f"{each.setting:<28} ", "dim" if by_default else "bold")
-    line.append("-" if each.value is None else str(each.value))
+    line.append("-" if each.value is None else printable(str(each.value)))
     line.append(f"  {each.origin}", "dim" if by_default else "cyan")
     for value, origin in each.shadowed:
         line.append(f"\n{'':<28} over {value} from {origin}", "dim")

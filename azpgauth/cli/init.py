@@ -23,10 +23,16 @@ def init(dotenv: bool, force: bool) -> None:
 
     path = Path(".env" if dotenv else "azpgauth.toml")
     text = dotenv_example() if dotenv else toml_example()
+    mode = 0o600 if dotenv else 0o644
     try:
-        if not force:
-            path.touch(mode=0o600 if dotenv else 0o644, exist_ok=False)
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and not force:
+            raise FileExistsError  # noqa: TRY301 - as the system would
+        # Beside it first, and then in its place: whole, and with the right to read it.
+        fresh = path.with_name(f"{path.name}.new")
+        fresh.unlink(missing_ok=True)
+        fresh.touch(mode=mode, exist_ok=False)
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
     except FileExistsError:
         raise click.ClickException(f"{path} exists; --force writes over it") from None
     except OSError as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,7 +12,14 @@ from rich.text import Text
 if TYPE_CHECKING:
     from azpgauth.cli.steps import StepError
 
-__all__ = ["console", "print_failed", "print_passed"]
+__all__ = ["console", "print_step", "printable"]
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Text from elsewhere without what a terminal would take for a command."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def console() -> Console:
@@ -19,35 +27,39 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-def print_passed(out: Console, name: str, found: dict[str, Any], seconds: float) -> None:
-    """One step that holds.
+def print_step(
+    out: Console, name: str, seconds: float, found: dict[str, Any], error: StepError | None
+) -> None:
+    """One step: what it found, or why it does not hold and what to do.
 
     Args:
-        out: Where.
+        out: Where to print it.
         name: The step.
+        seconds: How long it took.
         found: What it found.
-        seconds: How long it took.
+        error: What went wrong, if anything did.
     """
-    details = Text()
-    for number, (key, value) in enumerate(found.items()):
-        details.append("; " if number else "", "dim").append(f"{key} ", "dim").append(str(value))
-    _print(out, Text("✓", "green"), Text(name, "bold"), seconds, details)
-
-
-def print_failed(out: Console, name: str, error: StepError, seconds: float) -> None:
-    """One step that does not hold, with what to do.
-
-    Args:
-        out: Where.
-        name: The step.
-        error: What went wrong.
-        seconds: How long it took.
-    """
-    details = Text(error.said)
+    if error is None:
+        details = Text()
+        for number, (key, value) in enumerate(found.items()):
+            details.append("; " if number else "", "dim").append(f"{key} ", "dim")
+            details.append(printable(str(value)))
+        _print(out, Text(_mark(out, "✓", "ok"), "green"), Text(name, "bold"), seconds, details)
+        return
+    details = Text(printable(error.said))
     for what, text in (("cause", error.cause), ("to do", error.remedy)):
         if text:
-            details.append(f"\n{what}: ", "bold").append(text)
-    _print(out, Text("✗", "bold red"), Text(name, "bold red"), seconds, details)
+            details.append(f"\n{what}: ", "bold").append(printable(text))
+    _print(out, Text(_mark(out, "✗", "no"), "bold red"), Text(name, "bold red"), seconds, details)
+
+
+def _mark(out: Console, mark: str, plain: str) -> str:
+    """The mark, or what stands for it where there is no such character."""
+    try:
+        mark.encode(out.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return plain
+    return mark
 
 
 def _print(out: Console, mark: Text, name: Text, seconds: float, details: Text) -> None:

@@ -21,6 +21,14 @@ ENDING = tuple(
 """The signals that end a program."""
 
 
+_TELLING = tuple(
+    getattr(signal, name)
+    for name in ("SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
+    if hasattr(signal, name)
+)
+"""Those that tell a program something."""
+
+
 def run_program(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run a program and wait for it.
 
@@ -36,16 +44,16 @@ def run_program(command: Sequence[str], environment: Mapping[str, str]) -> int:
         process = subprocess.Popen(command, env=dict(environment))
     except OSError as exc:
         click.echo(f"Error: cannot run {command[0]}: {exc.strerror}", err=True)
-        return 127
+        return 127 if isinstance(exc, FileNotFoundError) else 126
 
     def pass_on(number: int, _: FrameType | None) -> None:
         received.append(number)
         # The terminal gives Ctrl-C to the command too; once more does no harm to most, but some
         # take the second one as "at once".
-        if number != signal.SIGINT or not sys.stdin.isatty():
+        if number != signal.SIGINT or sys.stdin is None or not sys.stdin.isatty():
             process.send_signal(number)
 
-    for each in ENDING:
+    for each in (*ENDING, *_TELLING):
         signal.signal(each, pass_on)
     status = process.wait()
     for each in ENDING:

@@ -64,11 +64,12 @@ def environment_for(plan: ConnectPlan, grant: Grant, environ: Mapping[str, str])
         environ: The environment that it has besides; what else of it libpq would read is left out.
     """
     kept = {name: value for name, value in environ.items() if not _of_libpq(name)}
-    keywords = plan.libpq(0, environ)
+    keywords = plan.libpq(0, kept)
     found = {name: str(keywords[keyword]) for keyword, name in _VARIABLES.items()}
     found["PGUSER"] = grant.role
     if grant.password is not None:
         found["PGPASSWORD"] = grant.password
+    found["PGSSLCERTMODE"] = "disable"  # no certificate of a client's own is offered
     return {**kept, **found}
 
 
@@ -76,6 +77,17 @@ def _of_libpq(name: str) -> bool:
     """Whether libpq reads it about the connection; PGDATA, PSQLRC and their like stay."""
     return name in {*_VARIABLES.values(), "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGOPTIONS"} or (
         name.startswith(
-            ("PGSSL", "PGHOST", "PGSERVICE", "PGREQUIRE", "PGCHANNEL", "PGGSS", "PGKRB")
+            (
+                "PGSSL",
+                "PGHOST",
+                "PGSERVICE",
+                "PGREQUIRE",
+                "PGCHANNEL",
+                "PGGSS",
+                "PGKRB",
+                "PGLOADBALANCE",
+                "PGMIN",
+                "PGMAX",
+            )
         )
     )

@@ -76,7 +76,8 @@ def sandbox(
 
     Example: azpgauth sandbox -- python app.py
     """
-    from azpgauth.sandbox import Identity, Sandbox
+    from azpgauth.sandbox.box import Sandbox  # first: it says what is not installed
+    from azpgauth.sandbox.identity import Identity
 
     if env_file is not None and env_file.exists():
         raise click.ClickException(f"{env_file} exists; name a new file, or remove it first")

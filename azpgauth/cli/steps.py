@@ -13,12 +13,13 @@ import socket
 import ssl
 import struct
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.cli.status import Status, status_of
 from azpgauth.clouds import CLOUDS
-from azpgauth.diagnosis import diagnose
-from azpgauth.errors import AzpgauthError, ConnectError, MissingDriverError
+from azpgauth.diagnosis import diagnose, diagnose_token
+from azpgauth.errors import AzpgauthError, ConnectError, MissingDriverError, TokenError
 from azpgauth.login import TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, closing
 from azpgauth.prepare import prepare
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from azpgauth.opening import Prepared
     from azpgauth.settings import Settings
 
-__all__ = ["STEPS", "Check", "StepError"]
+__all__ = ["STEPS", "Check", "StepError", "told", "unexpected"]
 
 Found = dict[str, Any]
+"""What a step found, for people and programs."""
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 """https://www.postgresql.org/docs/current/protocol-message-formats.html"""
@@ -73,20 +75,26 @@ class Check:
 
     def __init__(self, keywords: Mapping[str, Any]) -> None:
         self._keywords = keywords
-        self._address: tuple[Any, ...] | None = None
-        self._host = ""
+        self._addresses: dict[str, list[str]] = {}
+        self._reached: list[tuple[str, tuple[str, int]]] = []
+        self._sockets = 0
         self._connection: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def close(self) -> None:
         """Let go of what was opened."""
         if self._connection is not None:
-            closed = closing(self._connection)
-            if self._loop is not None:
-                self._loop.run_until_complete(closed.__aexit__())
-            else:
-                closed.__exit__()
+            with suppress(Exception):  # it may be broken
+                closed = closing(self._connection)
+                if self._loop is not None:
+                    self._loop.run_until_complete(closed.__aexit__())
+                else:
+                    closed.__exit__()
         if self._loop is not None:
+            left = asyncio.all_tasks(self._loop)  # if it was interrupted
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(_ended(left))
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
@@ -103,6 +111,7 @@ class Check:
             None,
             on_loop=self.settings.driver.name in ASYNC_DRIVERS,
         )
+        self.prepared.plan.libpq(0)  # says no to what libpq would read behind the settings
         return {
             "server": self.prepared.plan.where,
             "database": self.settings.database.name,
@@ -118,64 +127,66 @@ class Check:
 
     def look_up(self) -> Found:
         """The host's addresses."""
-        found: dict[str, list[str]] = {}
-        problem: OSError | None = None
+        said: Found = {}
         for host in self.settings.server.hosts:
             if host.startswith("/"):
-                found[host] = ["socket"]
+                self._addresses[host] = []
+                said[host] = "a socket's folder"
                 continue
             try:
                 answers = socket.getaddrinfo(
                     host, self.settings.server.port, type=socket.SOCK_STREAM
                 )
-            except OSError as exc:
-                problem = exc
+            except (OSError, UnicodeError) as exc:
+                said[host] = f"could not resolve host: {exc}"
             else:
-                found[host] = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
-        if not found:
-            assert problem is not None  # noqa: S101 - there is at least one host
-            raise _explained(f"could not resolve host: {problem}")
-        self._addresses = found
-        return {host: ", ".join(addresses) for host, addresses in found.items()}
+                found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+                self._addresses[host] = found
+                said[host] = ", ".join(found)
+        if not self._addresses:
+            raise _explained("; ".join(f"{host}: {reason}" for host, reason in said.items()))
+        return said
 
     def reach(self) -> Found:
-        """The first address that answers."""
+        """Which addresses answer: for each host, the first that does."""
         port = self.settings.server.port
         said: Found = {}
         for host, addresses in self._addresses.items():
+            if host.startswith("/"):
+                path = f"{host}/.s.PGSQL.{port}"
+                reason = _reason(_connect_socket, path, self._patience())
+                said[path] = reason or "answers"
+                self._sockets += reason is None
             for address in addresses:
-                if address == "socket":
-                    return {host: "a socket, nothing to reach"}
-                try:
-                    with socket.create_connection((address, port), self._patience()):
-                        self._host, self._address = host, (address, port)
-                except OSError as exc:
-                    said[f"{address}:{port}"] = exc.strerror or str(exc)
-                else:
-                    return {**said, f"{address}:{port}": "answers"}
-        places = "; ".join(f"{place}: {reason}" for place, reason in said.items())
-        raise _explained(f"connection failed: {places}")
+                place = address, port
+                reason = _reason(_connect, place, self._patience())
+                said[f"{address}:{port}"] = reason or "answers"
+                if reason is None:
+                    self._reached.append((host, place))
+                    break
+        if not self._reached and not self._sockets:
+            places = "; ".join(f"{place}: {reason}" for place, reason in said.items())
+            raise _explained(f"connection failed: {places}")
+        return said
 
     def encrypt(self) -> Found:
-        """TLS, as the settings demand it."""
+        """TLS, as the settings demand it: of the first host with which it holds."""
         tls = self.prepared.plan.tls
-        if self._address is None or tls.mode in {"disable", "prefer"}:
-            return {"mode": f"{tls.mode}: not demanded"}
-        trusted = tls.roots.path
-        try:
-            found = self._handshake(trusted)
-        except ssl.SSLError as exc:
-            wider = tls.roots.wider(trusted, str(exc))
-            if wider is None:
-                raise _explained(_words(exc), Status.TLS) from None
+        if not self._reached:
+            return {"mode": "a socket, no TLS"}
+        if tls.mode in {"disable", "prefer"}:
+            return {"mode": f"{tls.mode}, not demanded"}
+        said: Found = {}
+        errors = []
+        for host, place in self._reached:
             try:
-                found = self._handshake(wider)
-            except (OSError, ssl.SSLError) as again:
-                raise _explained(_words(again), Status.TLS) from None
-            tls.roots.proved(wider)
-        except OSError as exc:
-            raise _explained(f"the connection was dropped: {exc}") from None
-        return {"mode": tls.mode, **found}
+                found = self._verified(host, place)
+            except StepError as exc:  # noqa: PERF203 - few hosts
+                errors.append(exc)
+                said[f"{host} fails"] = exc.said
+            else:
+                return {**said, "mode": tls.mode, **found}
+        raise errors[0]
 
     def get_token(self) -> Found:
         """Who signs in."""
@@ -184,7 +195,7 @@ class Check:
             return {"credential": self.settings.credential.kind, "token": "none is needed"}
         wanted = self.settings.credential
         scope = getattr(wanted, "scope", None) or CLOUDS[self.settings.server.cloud_name].scope
-        login.source.get(self.settings.pool.timeout)
+        login.source.get(login.timeout)
         info = login.source.info()
         expires = info.expires_on or 0.0
         return {
@@ -210,7 +221,10 @@ class Check:
 
     def query(self) -> Found:
         """What the server says of itself and of this session."""
-        version, user, standby, tls = self._row()
+        try:
+            version, user, standby, tls = self._row()
+        except Exception as exc:  # noqa: BLE001 - any driver's
+            raise _explained(str(exc).strip() or type(exc).__name__, Status.DATABASE) from None
         return {
             "server": f"PostgreSQL {version}",
             "role": user,
@@ -223,18 +237,34 @@ class Check:
     def _patience(self) -> float:
         return float(min(self.settings.server.connect_timeout, 5))
 
-    def _handshake(self, roots: str) -> Found:
-        assert self._address is not None  # noqa: S101 - asked before
+    def _verified(self, host: str, place: tuple[str, int]) -> Found:
+        roots = self.prepared.plan.tls.roots
+        trusted = roots.path
+        while True:
+            try:
+                found = self._handshake(host, place, trusted)
+            except ssl.SSLError as exc:  # noqa: PERF203 - once or twice
+                wider = roots.wider(trusted, str(exc))
+                if wider is None:
+                    raise _explained(str(exc), Status.TLS) from None
+                trusted = wider
+            except TimeoutError:
+                raise _explained(f"{host}: no answer in time, timed out") from None
+            except OSError as exc:
+                raise _explained(f"{host}: the connection was dropped: {exc}") from None
+            else:
+                roots.proved(trusted)
+                return found
+
+    def _handshake(self, host: str, place: tuple[str, int], roots: str) -> Found:
         context = self.prepared.plan.tls.context(roots)
         assert isinstance(context, ssl.SSLContext)  # noqa: S101 - weaker modes do not come here
-        with socket.create_connection(self._address, self._patience()) as plain:
+        with socket.create_connection(place, self._patience()) as plain:
             plain.sendall(_SSL_REQUEST)
             answer = plain.recv(1)
-            if not answer:
-                raise _explained("server closed the connection unexpectedly")
             if answer != b"S":
-                raise _explained("server does not support SSL, but SSL was required", Status.TLS)
-            with context.wrap_socket(plain, server_hostname=self._host) as tls:
+                raise _no_tls(answer, plain)
+            with context.wrap_socket(plain, server_hostname=host) as tls:
                 return _seen(tls, roots, verified=self.prepared.plan.tls.verifies)
 
     def _row(self) -> tuple[Any, ...]:
@@ -246,6 +276,10 @@ class Check:
         with conn.cursor() as cursor:
             cursor.execute(_QUERY)
             return tuple(cursor.fetchone())
+
+
+async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _arow(driver: str, conn: Any) -> tuple[Any, ...]:
@@ -282,8 +316,37 @@ def _stamp(seconds: float) -> str:
     return f"{dt.datetime.fromtimestamp(seconds, dt.timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
-def _words(exc: BaseException) -> str:
-    return (getattr(exc, "verify_message", "") and f"certificate verify failed: {exc}") or str(exc)
+def _reason(connect: Callable[[Any, float], None], place: Any, timeout: float) -> str | None:
+    """Why there is no connection; None if there is one."""
+    try:
+        connect(place, timeout)
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return None
+
+
+def _connect(place: tuple[str, int], timeout: float) -> None:
+    socket.create_connection(place, timeout).close()
+
+
+def _connect_socket(path: str, timeout: float) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(timeout)
+        sock.connect(path)
+
+
+def _no_tls(answer: bytes, plain: socket.socket) -> StepError:
+    """What it means that a server does not say yes to TLS."""
+    if not answer:
+        return _explained("server closed the connection unexpectedly")
+    if answer == b"N":
+        return _explained("server does not support SSL, but SSL was required", Status.TLS)
+    if answer == b"E":  # an error message comes in its place
+        fields = plain.recv(4096)[4:].split(b"\0")
+        said = next((field[1:] for field in fields if field.startswith(b"M")), b"")
+        return _explained(said.decode(errors="replace") or "the server answered with an error")
+    cause, remedy = "something else than PostgreSQL listens there", "check server.port"
+    return StepError(f"it answered {answer!r} where S or N is due", cause, remedy, Status.NETWORK)
 
 
 def _explained(said: str, otherwise: Status | None = None) -> StepError:
@@ -292,21 +355,31 @@ def _explained(said: str, otherwise: Status | None = None) -> StepError:
     return StepError(said, diagnosis.cause, diagnosis.remedy, status)
 
 
-def told(exc: AzpgauthError, role: str | None) -> StepError:
+def told(exc: AzpgauthError, check: Check) -> StepError:
     """An error of the library, as one of a step.
 
     Args:
         exc: The error.
-        role: Who wanted in, as far as it is known.
+        check: Where it came up.
     """
     if isinstance(exc, ConnectError) and exc.__cause__ is not None:
         said = str(exc.__cause__).strip() or str(exc)
-        diagnosis = diagnose(said, role)
-        return StepError(said, diagnosis.cause, diagnosis.remedy, status_of(exc))
+        login = check.prepared.login
+        diagnosis = diagnose(said, login.role, token=isinstance(login, TokenLogin))
+        return StepError(said, diagnosis.cause, diagnosis.remedy, status_of(diagnosis.layer))
+    if isinstance(exc, TokenError):
+        diagnosis = diagnose_token(str(exc))
+        return StepError(str(exc), diagnosis.cause, diagnosis.remedy, Status.IDENTITY)
     said, _, remedy = str(exc).partition("; run: ")
     if isinstance(exc, MissingDriverError):
         return StepError(said, "the driver is not installed", f"run: {remedy}", status_of(exc))
     return StepError(str(exc), "", "", status_of(exc))
+
+
+def unexpected(exc: Exception) -> StepError:
+    """What nobody thought of."""
+    said = f"{type(exc).__name__}: {exc}"
+    return StepError(said, "", "azpgauth --debug check shows where", Status.OTHER)
 
 
 STEPS: tuple[tuple[str, Callable[[Check], Found]], ...] = (

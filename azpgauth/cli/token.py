@@ -10,7 +10,7 @@ import click
 from rich.text import Text
 
 from azpgauth.cli.options import given, settings_options
-from azpgauth.cli.output import console
+from azpgauth.cli.output import console, printable
 
 __all__ = ["token"]
 
@@ -37,7 +37,7 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
     login = login_of(settings, None)
     if not isinstance(login, TokenLogin):
         raise TokenError(f"credential.kind {settings.credential.kind} signs in without a token")
-    found, _ = login.source.get(settings.pool.timeout)
+    found, _ = login.source.get(login.timeout)
     if raw:
         click.echo(found.value)
         return
@@ -61,7 +61,9 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
     flat = {**document, **{f"claim {name}": value for name, value in document["claims"].items()}}
     del flat["claims"]
     for name, value in flat.items():
-        out.print(Text(f"{name:<24} ", "bold").append("-" if value is None else str(value)))
+        out.print(
+            Text(f"{name:<24} ", "bold").append("-" if value is None else printable(str(value)))
+        )
 
 
 def _stamp(seconds: Any) -> str:

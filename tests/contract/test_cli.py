@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from kits import KITS
 
+from azpgauth import SettingsError
 from azpgauth.cli.app import app
 from azpgauth.cli.run import environment_for
 from azpgauth.cli.status import Status
@@ -62,7 +63,7 @@ def test_in_words(box):
     done = invoke("check")
     lines = done.output.splitlines()
     assert [line.split()[1] for line in lines[:-1]] == STEPS
-    assert lines[-1] == "All holds."
+    assert lines[-1].startswith("All holds, in ")
     assert all(line.startswith("✓ ") and " ms " in line for line in lines[:-1])
 
 
@@ -131,6 +132,37 @@ BROKEN = {
     ),
     "an unknown host": (
         variables(AZPG_SERVER_HOST="nowhere.invalid"), "DNS", Status.NETWORK, ["AZPG_SERVER_HOST"],
+    ),
+    "an impossible host": (
+        variables(AZPG_SERVER_HOST="a..b.example"), "DNS", Status.NETWORK, ["AZPG_SERVER_HOST"],
+    ),
+    "a service behind the settings": (
+        variables(PGSERVICE="other"), "settings", Status.SETTINGS, ["unset PGSERVICE"],
+    ),
+    "a socket that there is not": (
+        variables(
+            AZPG_SERVER_HOST="/nowhere", AZPG_SERVER_SSLMODE="disable",
+            AZPG_CREDENTIAL_KIND="none", AZPG_DATABASE_USER="me",
+        ),
+        "TCP", Status.NETWORK, ["No such file"],
+    ),
+    "a wrong password": (
+        variables(
+            AZPG_CREDENTIAL_KIND="password", AZPG_CREDENTIAL_PASSWORD="hunter2",
+            AZPG_DATABASE_USER="me",
+        ),
+        "login", Status.IDENTITY, ["validating the access token"],
+    ),
+    "a wrong client secret": (
+        lambda box, patch: (
+            [patch.setenv(k, v) for k, v in box.environment_for("client-secret").items()],
+            patch.setenv("AZPG_CREDENTIAL_CLIENT_SECRET", "hunter2"),
+        ),
+        "token", Status.IDENTITY, ["AZPG_CREDENTIAL_CLIENT_SECRET"],
+    ),
+    "a role that may not log in": (
+        faults(answer='role "sandbox-app" is not permitted to log in'),
+        "login", Status.IDENTITY, ['alter role "sandbox-app" login'],
     ),
     "a refused port": (refused_port, "TCP", Status.NETWORK, ["AZPG_SERVER_PORT", "firewall"]),
     "a server that hangs up": (
@@ -239,6 +271,67 @@ def test_what_is_broken_is_found_at_its_step(box, monkeypatch, what):
         assert words[0].splitlines()[0] in " ".join(done.output.split())
 
 
+def test_the_first_host_fails_and_the_second_one_holds(box, monkeypatch):
+    monkeypatch.setenv("AZPG_SERVER_HOST", "nowhere.invalid,localhost")
+    document = checked()
+    found = {step["step"]: step.get("found") for step in document["steps"]}
+    assert "could not resolve host" in found["DNS"]["nowhere.invalid"]
+    assert document["holds"]
+
+
+def test_a_query_that_fails_is_a_step_that_does_not_hold(box):
+    box.server.execute("revoke select on pg_stat_ssl from public", "app")
+    try:
+        for driver in ("psycopg", "sqlalchemy-async"):
+            document = checked("--driver", driver)
+            assert document["steps"][-1]["step"] == "query"
+            assert "permission denied" in document["steps"][-1]["error"]
+            assert document["status"] == Status.DATABASE
+    finally:
+        box.server.execute("grant select on pg_stat_ssl to public", "app")
+
+
+def test_an_encoding_without_marks_and_a_server_with_escapes(box):
+    box.gateway.answer = "rôle\x1b[31m is red"
+    for encoding, mark in (("ascii", "no login"), ("utf-8", "✗ login"), ("cp1252", "no login")):
+        done = subprocess.run(
+            [sys.executable, "-m", "azpgauth", "check"],
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        text = done.stdout.decode(encoding)
+        assert done.returncode == Status.DATABASE
+        assert mark in text
+        assert "\x1b" not in text
+        assert "\\x1b[31m is red" in text
+        assert done.stderr == b""
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_ctrl_c(box, driver):
+    box.gateway.mode = "deaf"
+    command = [sys.executable, "-W", "error", "-X", "dev", "-m", "azpgauth", "check"]
+    with subprocess.Popen(
+        [*command, "--driver", driver],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "AZPG_SERVER_SSLMODE": "require"},
+    ) as process:
+        while not process.stdout.readline().startswith("✓ TCP"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_debug_shows_the_traceback_of_a_step(box, monkeypatch):
+    monkeypatch.setenv("AZPG_SERVER_PORT", "many")
+    with pytest.raises(SettingsError):
+        invoke("--debug", "check")
+
+
 def test_config(box, monkeypatch):
     monkeypatch.setenv("AZPG_CREDENTIAL_KIND", "client-secret")
     monkeypatch.setenv("AZPG_CREDENTIAL_CLIENT_SECRET", "hunter2")
@@ -283,6 +376,9 @@ def test_init(box, words, monkeypatch):
     assert "--force" in done.output
     assert invoke("init", *words, "--force").exit_code == 0
     assert Path(name).read_text() != "mine"
+    if words:  # it may come to hold a secret
+        assert Path(name).stat().st_mode & 0o077 == 0
+    assert [path.name for path in Path().iterdir()] == [name]
 
 
 def test_every_line_of_the_toml_file_can_be_uncommented(box):
@@ -407,4 +503,4 @@ def test_it_says_things_as_they_happen(box):
         lines = [process.stdout.readline() for _ in range(5)]
         assert "TLS" in lines[-1]
         box.authority.hanging = False
-        assert "All holds." in process.stdout.read()
+        assert "All holds" in process.stdout.read()
