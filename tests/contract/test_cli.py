@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -435,27 +434,21 @@ def test_a_program_of_libpqs_signs_in(box, monkeypatch):
     assert run("no-such-program").returncode == 127
 
 
-@pytest.mark.skipif(shutil.which("psql") is None, reason="needs psql, with TLS")
-def test_psql(box):
-    done = run("psql", "-XAtc", QUERY)
+# The server's wheel has psql and pg_dump, whose libpq cannot do TLS; that of psycopg's wheel can.
+LIBPQ = sorted(Path(find_spec("psycopg_binary").origin).parent.with_suffix(".libs").glob("libpq*"))
+
+
+@pytest.mark.skipif(not LIBPQ, reason="needs a libpq to load before that of the wheel: Linux")
+def test_psql_and_pg_dump(box, monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", str(LIBPQ[0]))
+    done = run(PROGRAMS / "psql", "-XAtc", QUERY)
     assert (done.returncode, done.stdout) == (0, "sandbox-app|TLSv1.3\n"), done.stderr
-    assert run("psql", "-XAtc", "select 1/0").returncode == 1
-
-
-def test_pg_dump(box, monkeypatch):
-    # That of the server's own wheel, which cannot do TLS: past the gateway, without a token.
-    for name, value in {
-        "AZPG_SERVER_HOST": str(Path(box.server.socket).parent),
-        "AZPG_SERVER_PORT": Path(box.server.socket).suffix[1:],
-        "AZPG_SERVER_SSLMODE": "disable",
-        "AZPG_CREDENTIAL_KIND": "none",
-        "AZPG_DATABASE_USER": "postgres",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AZPG_SERVER_SSLROOTCERT")
+    assert run(PROGRAMS / "psql", "-XAtc", "select 1/0").returncode == 1
     dumped = run(PROGRAMS / "pg_dump", "--schema-only")
     assert dumped.returncode == 0, dumped.stderr
     assert "PostgreSQL database dump complete" in dumped.stdout
+    assert box.gateway.passwords == 3
+    assert box.gateway.refusals == []
 
 
 def test_a_signal_reaches_the_program(box):
