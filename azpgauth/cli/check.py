@@ -11,13 +11,13 @@ import click
 
 from azpgauth.cli.options import given, settings_options
 from azpgauth.cli.output import console, print_step
-from azpgauth.cli.status import Status
+from azpgauth.cli.status import Status, StepError
 from azpgauth.errors import AzpgauthError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from azpgauth.cli.steps import Check, Found, StepError
+    from azpgauth.cli.steps import Check, Found
 
 __all__ = ["check"]
 
@@ -71,7 +71,7 @@ def check(as_json: bool, **keywords: Any) -> None:
 
 def _tried(state: Check, step: Callable[[Check], Found]) -> tuple[Found, StepError | None]:
     """What a step found, or why it does not hold."""
-    from azpgauth.cli.steps import StepError, told, unexpected
+    from azpgauth.cli.steps import told, unexpected
 
     try:
         return step(state), None

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from azpgauth.cli.steps import StepError
+    from azpgauth.cli.status import StepError
 
 __all__ = ["console", "print_step", "printable"]
 

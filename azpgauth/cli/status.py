@@ -1,4 +1,4 @@
-"""Exit statuses: which part of the way did not hold."""
+"""Exit statuses: which part of the way did not hold, and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from azpgauth.errors import (
     TokenError,
 )
 
-__all__ = ["Status", "status_of"]
+__all__ = ["Status", "StepError", "explained", "status_of"]
 
 
 class Status(IntEnum):
@@ -53,3 +53,33 @@ def status_of(what: Layer | AzpgauthError) -> Status:
     if isinstance(what, ConnectError):
         return _LAYERS[diagnose(str(what.__cause__ or what)).layer]
     return Status.OTHER
+
+
+class StepError(Exception):
+    """A step that did not hold.
+
+    Args:
+        said: What went wrong, in whoever's words.
+        cause: What that means.
+        remedy: What to do.
+        status: The exit status.
+    """
+
+    def __init__(self, said: str, cause: str, remedy: str, status: Status) -> None:
+        super().__init__(said)
+        self.said = said
+        self.cause = cause
+        self.remedy = remedy
+        self.status = status
+
+
+def explained(said: str, otherwise: Status | None = None) -> StepError:
+    """A step that did not hold, with what its words mean.
+
+    Args:
+        said: The words.
+        otherwise: The exit status, instead of that of what is at fault.
+    """
+    diagnosis = diagnose(said)
+    status = otherwise or status_of(diagnosis.layer if diagnosis.cause else "network")
+    return StepError(said, diagnosis.cause, diagnosis.remedy, status)

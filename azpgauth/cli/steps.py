@@ -8,15 +8,13 @@ need.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import socket
-import ssl
-import struct
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.cli.status import Status, status_of
+from azpgauth.cli.probe import encrypted, stamp, to_address, to_socket, unreachable
+from azpgauth.cli.status import Status, StepError, explained, status_of
 from azpgauth.clouds import CLOUDS
 from azpgauth.diagnosis import diagnose, diagnose_token
 from azpgauth.errors import AzpgauthError, ConnectError, MissingDriverError, TokenError
@@ -36,31 +34,10 @@ __all__ = ["STEPS", "Check", "StepError", "told", "unexpected"]
 Found = dict[str, Any]
 """What a step found, for people and programs."""
 
-_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-"""https://www.postgresql.org/docs/current/protocol-message-formats.html"""
-
 _QUERY = (
     "select current_setting('server_version'), current_user::text, pg_is_in_recovery(), "
     "(select version from pg_stat_ssl where pid = pg_backend_pid())"
 )
-
-
-class StepError(Exception):
-    """A step that did not hold.
-
-    Args:
-        said: What went wrong, in whoever's words.
-        cause: What that means.
-        remedy: What to do.
-        status: The exit status.
-    """
-
-    def __init__(self, said: str, cause: str, remedy: str, status: Status) -> None:
-        super().__init__(said)
-        self.said = said
-        self.cause = cause
-        self.remedy = remedy
-        self.status = status
 
 
 class Check:
@@ -144,7 +121,7 @@ class Check:
                 self._addresses[host] = found
                 said[host] = ", ".join(found)
         if not self._addresses:
-            raise _explained("; ".join(f"{host}: {reason}" for host, reason in said.items()))
+            raise explained("; ".join(f"{host}: {reason}" for host, reason in said.items()))
         return said
 
     def reach(self) -> Found:
@@ -154,19 +131,19 @@ class Check:
         for host, addresses in self._addresses.items():
             if host.startswith("/"):
                 path = f"{host}/.s.PGSQL.{port}"
-                reason = _reason(_connect_socket, path, self._patience())
+                reason = unreachable(to_socket, path, self._patience())
                 said[path] = reason or "answers"
                 self._sockets += reason is None
             for address in addresses:
                 place = address, port
-                reason = _reason(_connect, place, self._patience())
+                reason = unreachable(to_address, place, self._patience())
                 said[f"{address}:{port}"] = reason or "answers"
                 if reason is None:
                     self._reached.append((host, place))
                     break
         if not self._reached and not self._sockets:
             places = "; ".join(f"{place}: {reason}" for place, reason in said.items())
-            raise _explained(f"connection failed: {places}")
+            raise explained(f"connection failed: {places}")
         return said
 
     def encrypt(self) -> Found:
@@ -180,7 +157,7 @@ class Check:
         errors = []
         for host, place in self._reached:
             try:
-                found = self._verified(host, place)
+                found = encrypted(tls, host, place, self._patience())
             except StepError as exc:  # noqa: PERF203 - few hosts
                 errors.append(exc)
                 said[f"{host} fails"] = exc.said
@@ -201,7 +178,7 @@ class Check:
         return {
             "identity": info.identity,
             "scope": scope,
-            "expires": f"{_stamp(expires)}, in {round((expires - time.time()) / 60)} min",
+            "expires": f"{stamp(expires)}, in {round((expires - time.time()) / 60)} min",
         }
 
     def find_role(self) -> Found:
@@ -224,7 +201,7 @@ class Check:
         try:
             version, user, standby, tls = self._row()
         except Exception as exc:  # noqa: BLE001 - any driver's
-            raise _explained(str(exc).strip() or type(exc).__name__, Status.DATABASE) from None
+            raise explained(str(exc).strip() or type(exc).__name__, Status.DATABASE) from None
         return {
             "server": f"PostgreSQL {version}",
             "role": user,
@@ -236,36 +213,6 @@ class Check:
 
     def _patience(self) -> float:
         return float(min(self.settings.server.connect_timeout, 5))
-
-    def _verified(self, host: str, place: tuple[str, int]) -> Found:
-        roots = self.prepared.plan.tls.roots
-        trusted = roots.path
-        while True:
-            try:
-                found = self._handshake(host, place, trusted)
-            except ssl.SSLError as exc:  # noqa: PERF203 - once or twice
-                wider = roots.wider(trusted, str(exc))
-                if wider is None:
-                    raise _explained(str(exc), Status.TLS) from None
-                trusted = wider
-            except TimeoutError:
-                raise _explained(f"{host}: no answer in time, timed out") from None
-            except OSError as exc:
-                raise _explained(f"{host}: the connection was dropped: {exc}") from None
-            else:
-                roots.proved(trusted)
-                return found
-
-    def _handshake(self, host: str, place: tuple[str, int], roots: str) -> Found:
-        context = self.prepared.plan.tls.context(roots)
-        assert isinstance(context, ssl.SSLContext)  # noqa: S101 - weaker modes do not come here
-        with socket.create_connection(place, self._patience()) as plain:
-            plain.sendall(_SSL_REQUEST)
-            answer = plain.recv(1)
-            if answer != b"S":
-                raise _no_tls(answer, plain)
-            with context.wrap_socket(plain, server_hostname=host) as tls:
-                return _seen(tls, roots, verified=self.prepared.plan.tls.verifies)
 
     def _row(self) -> tuple[Any, ...]:
         conn = self._connection
@@ -288,71 +235,6 @@ async def _arow(driver: str, conn: Any) -> tuple[Any, ...]:
     if driver == "psycopg-async":
         return tuple(await (await conn.execute(_QUERY)).fetchone())
     return tuple((await conn.exec_driver_sql(_QUERY)).one())
-
-
-def _seen(tls: ssl.SSLSocket, roots: str, *, verified: bool) -> Found:
-    cipher = tls.cipher()
-    found: Found = {"protocol": tls.version(), "cipher": cipher[0] if cipher else None}
-    if not verified:
-        return {**found, "certificate": "not verified, as sslmode says"}
-    certificate: Any = tls.getpeercert()
-    names = [name for _, name in certificate.get("subjectAltName", ())]
-    ends = ssl.cert_time_to_seconds(certificate["notAfter"])
-    return {
-        **found,
-        "certificate for": ", ".join(names),
-        "issued by": _named(certificate["issuer"]),
-        "valid until": f"{_stamp(ends)}, {round((ends - time.time()) / 86400)} days",
-        "trusted roots": roots,
-    }
-
-
-def _named(name: Any) -> str:
-    parts = {key: value for group in name for key, value in group}
-    return str(parts.get("commonName") or parts.get("organizationName") or "somebody")
-
-
-def _stamp(seconds: float) -> str:
-    return f"{dt.datetime.fromtimestamp(seconds, dt.timezone.utc):%Y-%m-%d %H:%M} UTC"
-
-
-def _reason(connect: Callable[[Any, float], None], place: Any, timeout: float) -> str | None:
-    """Why there is no connection; None if there is one."""
-    try:
-        connect(place, timeout)
-    except OSError as exc:
-        return exc.strerror or str(exc)
-    return None
-
-
-def _connect(place: tuple[str, int], timeout: float) -> None:
-    socket.create_connection(place, timeout).close()
-
-
-def _connect_socket(path: str, timeout: float) -> None:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(timeout)
-        sock.connect(path)
-
-
-def _no_tls(answer: bytes, plain: socket.socket) -> StepError:
-    """What it means that a server does not say yes to TLS."""
-    if not answer:
-        return _explained("server closed the connection unexpectedly")
-    if answer == b"N":
-        return _explained("server does not support SSL, but SSL was required", Status.TLS)
-    if answer == b"E":  # an error message comes in its place
-        fields = plain.recv(4096)[4:].split(b"\0")
-        said = next((field[1:] for field in fields if field.startswith(b"M")), b"")
-        return _explained(said.decode(errors="replace") or "the server answered with an error")
-    cause, remedy = "something else than PostgreSQL listens there", "check server.port"
-    return StepError(f"it answered {answer!r} where S or N is due", cause, remedy, Status.NETWORK)
-
-
-def _explained(said: str, otherwise: Status | None = None) -> StepError:
-    diagnosis = diagnose(said)
-    status = otherwise or status_of(diagnosis.layer if diagnosis.cause else "network")
-    return StepError(said, diagnosis.cause, diagnosis.remedy, status)
 
 
 def told(exc: AzpgauthError, check: Check) -> StepError:

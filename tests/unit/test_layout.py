@@ -43,7 +43,7 @@ ALLOWED = {
     "sandbox": {"credentials"},
     "cli": {
         *("__init__", "clouds", "diagnosis", "login", "opening", "plan", "prepare", "role"),
-        *("sandbox", "settings"),
+        *("sandbox", "settings", "tls"),
     },
     **{driver: {"plan", "login", "signin", "native", "dropin", "tls"} for driver in DRIVERS},
 }
