@@ -72,7 +72,7 @@ def _as_data(each: Explained) -> dict[str, Any]:
 
 def _line(each: Explained) -> Text:
     by_default = each.origin.kind == "default"
-    line = Text(f"{each.setting:<28} ", "dim" if by_default else "bold")
+    line = Text().append(f"{each.setting:<28} ", "dim" if by_default else "bold")
     line.append("-" if each.value is None else printable(str(each.value)))
     line.append(f"  {each.origin}", "dim" if by_default else "cyan")
     for value, origin in each.shadowed:

@@ -62,7 +62,9 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
     del flat["claims"]
     for name, value in flat.items():
         out.print(
-            Text(f"{name:<24} ", "bold").append("-" if value is None else printable(str(value)))
+            Text()
+            .append(f"{name:<24} ", "bold")
+            .append("-" if value is None else printable(str(value)))
         )
 
 
