@@ -39,7 +39,6 @@ def run_program(command: Sequence[str], environment: Mapping[str, str]) -> int:
     Returns:
         Its exit status; 127 if there is no such program, 128 and the signal if one ended it.
     """
-    received: list[int] = []
     try:
         process = subprocess.Popen(command, env=dict(environment))
     except OSError as exc:
@@ -47,7 +46,6 @@ def run_program(command: Sequence[str], environment: Mapping[str, str]) -> int:
         return 127 if isinstance(exc, FileNotFoundError) else 126
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        received.append(number)
         # The terminal gives Ctrl-C to the command too; once more does no harm to most, but some
         # take the second one as "at once".
         if number != signal.SIGINT or sys.stdin is None or not sys.stdin.isatty():

@@ -432,6 +432,7 @@ def test_a_program_of_libpqs_signs_in(box, monkeypatch):
     done = run(sys.executable, "-c", program)
     assert (done.returncode, done.stdout) == (0, "sandbox-app TLSv1.3\n"), done.stderr
     assert run("no-such-program").returncode == 127
+    assert run(str(Path.cwd())).returncode == 126, "it is there, and no program"
 
 
 # The server's wheel has psql and pg_dump, whose libpq cannot do TLS; that of psycopg's wheel can.
@@ -451,11 +452,12 @@ def test_psql_and_pg_dump(box, monkeypatch):
     assert box.gateway.refusals == []
 
 
-def test_a_signal_reaches_the_program(box):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_reaches_the_program(box, name):
     command = [sys.executable, "-m", "azpgauth", "run", "--"]
     program = (
         "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n"
+        f"signal.signal(signal.{name}, lambda *_: sys.exit(9))\n"
         "print('ready', flush=True)\n"
         "time.sleep(30)\n"  # ended by the signal
     )
@@ -463,7 +465,7 @@ def test_a_signal_reaches_the_program(box):
         [*command, sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(getattr(signal, name))
         assert process.wait(20) == 9
 
 
