@@ -53,11 +53,15 @@ class Entry:
     Attributes:
         login: Where role and token come from.
         tls: What TLS to demand.
+        hosts: The servers that the caller named.
+        hostaddr: Their addresses, if the caller gave them too.
         password: The caller's own password, used instead of the token.
     """
 
     login: TokenLogin
     tls: Tls
+    hosts: tuple[str, ...]
+    hostaddr: str = ""
     password: str | None = field(default=None, repr=False)
 
     def libpq(self, grant: Grant, trusted: str) -> dict[str, str | None]:
@@ -65,6 +69,9 @@ class Entry:
         if self.password is not None:  # the caller's own: so is how it travels
             return {"user": grant.role}
         return {
+            # Pinned: PGHOSTADDR would lead elsewhere, and PGHOST may have changed meanwhile.
+            "host": ",".join(self.hosts),
+            "hostaddr": self.hostaddr,
             "user": grant.role,
             "password": grant.password,
             **self.tls.libpq(trusted),
@@ -107,13 +114,13 @@ def entry_of(
 
     Raises:
         CredentialValueError: See `check_credential`.
-        EntraConnectionValueError: The token would travel unprotected.
+        EntraConnectionValueError: No server is named, or the token would travel unprotected.
     """
     check_credential(credential, on_loop=on_loop)
     user, password = parameters.get("user"), parameters.get("password")
     if user and password:
         return None
-    hosts = _hosts(parameters)
+    hosts = named_servers(parameters, os.environ)
     clouds = [cloud for host in hosts if (cloud := cloud_of(host))]
     facts = CLOUDS[clouds[0] if clouds else "public"]
     port = str(parameters.get("port") or os.environ.get("PGPORT") or "")
@@ -126,13 +133,62 @@ def entry_of(
         pgbouncer=any(port == str(each) for each in PGBOUNCER_PORTS),
     )
     tls = Tls("require", Roots("")) if password else tls_of(parameters, hosts, os.environ)
-    return Entry(login, tls, password or None)
+    return Entry(login, tls, hosts, str(parameters.get("hostaddr") or ""), password or None)
 
 
-def _hosts(parameters: Mapping[str, Any]) -> tuple[str, ...]:
-    said = parameters.get("host") or parameters.get("hostaddr") or os.environ.get("PGHOST") or ""
-    names = said.split(",") if isinstance(said, str) else said
-    return tuple(host.strip() for host in names if host.strip())
+def named_servers(parameters: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The servers that the caller names; what leads elsewhere is refused. Pure.
+
+    Where no host is named, libpq and asyncpg go to whatever listens in a folder of this machine, to
+    an address that no certificate is for, or where a service file says.
+    https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-HOST
+
+    Args:
+        parameters: The caller's, in libpq's names; an empty value is said, None is not.
+        environ: `PGHOST` counts as the caller's word.
+
+    Raises:
+        EntraConnectionValueError: No server is named, or not by each place of the list.
+    """
+    if parameters.get("service") is not None or "PGSERVICE" in environ:
+        where = "service" if parameters.get("service") is not None else "PGSERVICE"
+        raise EntraConnectionValueError(
+            f"{where} names a service file, which may lead the token anywhere: remove it, and give "
+            "what the service says as arguments (host, port, dbname, ...)"
+        )
+    said, where = parameters.get("host"), "host"
+    if said is None:
+        said, where = environ.get("PGHOST"), "PGHOST"
+    if said is None:
+        alone = (
+            "hostaddr alone names no server" if parameters.get("hostaddr") else "no server is named"
+        )
+        raise EntraConnectionValueError(
+            f"{alone}, and a token goes to a named one only: {_NAME_IT}"
+        )
+    names = tuple(name.strip() for each in _listed(said) for name in each.split(","))
+    if not names or not all(names):
+        raise EntraConnectionValueError(
+            f"{where} is empty, or has an empty place in its list, where a server of this machine "
+            f"would get the token: {_NAME_IT}"
+        )
+    if any(_is_socket(name) for name in names):
+        raise EntraConnectionValueError(
+            f"{where} is a socket's folder, where no TLS protects the token: {_NAME_IT}"
+        )
+    return names
+
+
+_NAME_IT = "name the server in host (as argument, in the conninfo or URL) or in PGHOST"
+
+
+def _listed(said: object) -> list[str]:
+    return [str(each) for each in said] if isinstance(said, (list, tuple)) else [str(said)]
+
+
+def _is_socket(name: str) -> bool:
+    """Whether libpq takes it for a socket: a path, also one of Windows, or an abstract name."""
+    return name.startswith(("/", "@", "\\")) or name[1:3] in {":/", ":\\"}
 
 
 def tls_of(
@@ -148,10 +204,6 @@ def tls_of(
     Raises:
         EntraConnectionValueError: The token would travel unprotected.
     """
-    if any(host.startswith(("/", "@")) for host in hosts):
-        raise EntraConnectionValueError(
-            "the host is a socket's folder, where no TLS protects the token: name the server"
-        )
     mode = parameters.get("sslmode") or environ.get("PGSSLMODE") or "verify-full"
     if mode not in ENCRYPTING:
         raise EntraConnectionValueError(

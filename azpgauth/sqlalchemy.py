@@ -11,7 +11,7 @@ import ssl
 from typing import TYPE_CHECKING, Any, Literal
 
 from azpgauth.dropin import Entry, check_credential, entry_of
-from azpgauth.errors import missing_driver
+from azpgauth.errors import EntraConnectionValueError, missing_driver
 from azpgauth.native import OWNED_BY_LIBPQ, check_native, unfit
 from azpgauth.signin import Hold, refuse_proactor, sign_in
 
@@ -400,7 +400,10 @@ class _Entering:
         self._parameters = dict(cparams)
         self._asyncpg = dialect.driver == "asyncpg"
         self.credential = self._parameters.pop("credential", None)
-        self.said = self._in_libpqs_names() if self._asyncpg else self._parameters
+        named = {k: v for k, v in self._parameters.items() if v is not None}
+        self.said = {**_in_string(dialect, cargs, cparams), **named}
+        if self._asyncpg:
+            self.said |= self._tls_in_libpqs_names()
 
     def connect(self, entry: Entry | None, login: Any) -> Any:
         if entry is None:
@@ -422,8 +425,8 @@ class _Entering:
             added["ssl"] = await_only(entry.tls.acontext(trusted))
         return added
 
-    def _in_libpqs_names(self) -> dict[str, Any]:
-        """The parameters with asyncpg's `ssl` as libpq would say it; `sslmode` becomes `ssl`."""
+    def _tls_in_libpqs_names(self) -> dict[str, Any]:
+        """Asyncpg's `ssl` as libpq would say it; an `sslmode` becomes the `ssl` to connect with."""
         parameters = self._parameters
         mode = parameters.pop("sslmode", None)
         roots = parameters.pop("sslrootcert", None)
@@ -436,4 +439,27 @@ class _Entering:
             mode = "verify-full" if given else "disable"
         elif given is not None:
             mode = getattr(given, "name", str(given)).replace("_", "-")  # asyncpg's enum, or a str
-        return {**parameters, "sslmode": mode, "sslrootcert": roots}
+        return {"sslmode": mode, "sslrootcert": roots}
+
+
+def _in_string(dialect: Any, cargs: Any, cparams: Mapping[str, Any]) -> dict[str, Any]:
+    """What the string among the driver's arguments says, if there is one, by libpq's names.
+
+    Raises:
+        EntraConnectionValueError: It is asyncpg's, which reads it by rules of its own.
+    """
+    string = cargs[0] if cargs else cparams.get("dsn") or cparams.get("conninfo")
+    if not string:
+        return {}
+    if dialect.driver == "psycopg2":
+        from psycopg2.extensions import parse_dsn
+
+        return dict(parse_dsn(string))
+    if dialect.driver == "psycopg":
+        from psycopg.conninfo import conninfo_to_dict
+
+        return dict(conninfo_to_dict(string))
+    raise EntraConnectionValueError(
+        "a dsn for asyncpg could name another server than the engine's URL: put host, port and "
+        "database into the URL"
+    )

@@ -1,8 +1,10 @@
 """What the drop-in classes make of a caller's parameters."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from azpgauth.dropin import entry_of, tls_of
+from azpgauth.dropin import entry_of, named_servers, tls_of
 from azpgauth.errors import CredentialValueError, EntraConnectionValueError
 from azpgauth.testing import FakeCredential
 from azpgauth.tls import NO_ROOTS, bundle
@@ -36,10 +38,76 @@ def test_modes_that_do_not_protect(mode):
             tls_of(said, ("db.example",), environ)
 
 
-@pytest.mark.parametrize("host", ["/var/run/postgresql", "@abstract"])
-def test_sockets_are_refused(host):
-    with pytest.raises(EntraConnectionValueError, match="socket"):
-        entry_of(FakeCredential(), {"host": host})
+NAMED = [
+    ({"host": "h"}, {}, ("h",)),
+    ({"host": "a, b"}, {}, ("a", "b")),
+    ({"host": ["a", "b,c"]}, {}, ("a", "b", "c")),
+    ({"host": "127.0.0.1"}, {}, ("127.0.0.1",)),
+    ({"host": "h", "hostaddr": "10.0.0.4"}, {"PGHOSTADDR": "10.0.0.5"}, ("h",)),
+    ({"host": "h"}, {"PGHOST": "/tmp", "PGSERVICEFILE": "/s"}, ("h",)),
+    ({}, {"PGHOST": "a,b", "PGHOSTADDR": "10.0.0.5"}, ("a", "b")),
+    ({"host": None, "service": None}, {"PGHOST": "h:6543"}, ("h:6543",)),
+]
+
+
+@pytest.mark.parametrize(("said", "environ", "names"), NAMED)
+def test_who_is_named(said, environ, names):
+    assert named_servers(said, environ) == names
+
+
+UNNAMED = [
+    ({}, {}, "no server is named"),
+    ({"hostaddr": "127.0.0.1"}, {}, "hostaddr alone"),
+    ({"port": "5432", "user": "u", "dbname": "host=h"}, {}, "no server is named"),
+    ({"host": ""}, {"PGHOST": "h"}, "host is empty"),
+    ({"host": "", "hostaddr": "127.0.0.1"}, {}, "host is empty"),
+    ({"host": " "}, {}, "host is empty"),
+    ({"host": ","}, {}, "host is empty"),
+    ({"host": "a,"}, {}, "host is empty"),
+    ({"host": ",a"}, {}, "host is empty"),
+    ({"host": "a,,b"}, {}, "host is empty"),
+    ({"host": []}, {}, "host is empty"),
+    ({"host": ["a", ""]}, {}, "host is empty"),
+    ({"host": "/var/run/postgresql"}, {}, "host is a socket's folder"),
+    ({"host": "a, /tmp"}, {}, "host is a socket's folder"),
+    ({"host": ["/tmp", "a"]}, {}, "host is a socket's folder"),
+    ({"host": "@abstract"}, {}, "host is a socket's folder"),
+    ({"host": "C:\\sockets"}, {}, "host is a socket's folder"),
+    ({"host": "c:/sockets"}, {}, "host is a socket's folder"),
+    ({"host": "\\\\here"}, {}, "host is a socket's folder"),
+    ({"service": "s", "host": "h"}, {}, "service names a service file"),
+    ({"service": ""}, {}, "service names a service file"),
+    ({"host": "h"}, {"PGSERVICE": "s"}, "PGSERVICE names a service file"),
+    ({}, {"PGHOST": ""}, "PGHOST is empty"),
+    ({}, {"PGHOST": "a,"}, "PGHOST is empty"),
+    ({}, {"PGHOST": "/tmp"}, "PGHOST is a socket's folder"),
+    ({}, {"PGHOST": "@x"}, "PGHOST is a socket's folder"),
+    ({}, {"PGHOSTADDR": "127.0.0.1"}, "no server is named"),
+    ({}, {"PGSERVICEFILE": "/s", "PGPORT": "1", "PGDATABASE": "host=h"}, "no server is named"),
+]
+
+
+@pytest.mark.parametrize(("said", "environ", "words"), UNNAMED)
+def test_who_is_not_named(said, environ, words):
+    with pytest.raises(EntraConnectionValueError, match=words):
+        named_servers(said, environ)
+
+
+hosts = st.lists(st.sampled_from(["", " ", "a", "b.example", "/tmp", "@x", "10.0.0.1"]))
+
+
+@given(hosts, st.booleans())
+def test_a_name_stands_in_each_place_or_nobody_is_named(names, in_environment):
+    text = ",".join(names)
+    said, environ = ({}, {"PGHOST": text}) if in_environment else ({"host": text}, {})
+    good = bool(names) and all(name.strip() and name[0] not in "/@" for name in names)
+    try:
+        found = named_servers(said, environ)
+    except EntraConnectionValueError:
+        assert not good
+    else:
+        assert good
+        assert list(found) == names
 
 
 @pytest.mark.parametrize(
