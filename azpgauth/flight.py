@@ -18,7 +18,7 @@ from azpgauth.schedule import Token
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Answer", "Flight", "await_for", "told", "wait_for"]
+__all__ = ["Answer", "Flight", "await_for", "settled", "told", "wait_for"]
 
 Answer = Token | TokenError
 
@@ -28,12 +28,13 @@ class Flight:
     """One request under way.
 
     Attributes:
-        started: When it was started, in seconds since the epoch.
+        started: When the credential is asked, in seconds since the epoch: now, or after a pause.
         anew: Whether it goes past the credential's own cache.
         loop: The event loop it runs on, if it is that of an async credential.
         task: What runs it there; the event loop itself holds tasks weakly.
         future: What it brings. An error is a result too: it goes to any number of waiters, or
             to none.
+        given_up: Whether it has been counted as failed already, since it hangs.
     """
 
     started: float
@@ -41,6 +42,7 @@ class Flight:
     loop: asyncio.AbstractEventLoop | None = None
     task: asyncio.Task[None] | None = None
     future: Future[Answer] = field(default_factory=Future)
+    given_up: bool = False
 
     def __post_init__(self) -> None:
         self.future.set_running_or_notify_cancel()  # so that no waiter can cancel it
@@ -57,9 +59,13 @@ class Flight:
         """
         # A clock that was put back must not make it young for ever.
         late = not -patience < now - self.started < patience
+        return late or self.gone(asking)
+
+    def gone(self, asking: asyncio.AbstractEventLoop | None = None) -> bool:
+        """Whether it cannot come back: its event loop does not run any more."""
         if self.loop is None or self.loop is asking:
-            return late
-        return late or self.loop.is_closed() or not self.loop.is_running()
+            return False
+        return self.loop.is_closed() or not self.loop.is_running()
 
     def settle(self, answer: Answer) -> None:
         """Give this to all who wait; the first answer counts."""
@@ -69,6 +75,13 @@ class Flight:
     def follow(self, other: Flight) -> None:
         """Another one was started in its place: whoever waits takes what that brings."""
         other.future.add_done_callback(lambda done: self.settle(done.result()))
+
+
+def settled(answer: Answer) -> Future[Answer]:
+    """A future that has its answer already."""
+    future: Future[Answer] = Future()
+    future.set_result(answer)
+    return future
 
 
 def wait_for(answer: Token | Future[Answer], timeout: float | None) -> tuple[Token, bool]:
@@ -84,7 +97,7 @@ def wait_for(answer: Token | Future[Answer], timeout: float | None) -> tuple[Tok
     if isinstance(answer, Token):
         return answer, False
     try:
-        return _settled(answer.result(timeout)), True
+        return _token_of(answer.result(timeout)), True
     except FutureTimeoutError:
         raise _late(timeout) from None
 
@@ -100,10 +113,10 @@ async def await_for(answer: Token | Future[Answer], timeout: float | None) -> tu
     done, _ = await asyncio.wait({waiting}, timeout=timeout)
     if not done:
         raise _late(timeout)
-    return _settled(waiting.result()), True
+    return _token_of(waiting.result()), True
 
 
-def _settled(answer: Answer) -> Token:
+def _token_of(answer: Answer) -> Token:
     if isinstance(answer, Token):
         return answer
     # Every waiter raises an error of its own: a shared one would collect their tracebacks.

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Literal
 
 from azpgauth.clock import Clock, SystemClock
 from azpgauth.errors import TokenError
-from azpgauth.flight import Answer, Flight, await_for, told, wait_for
+from azpgauth.flight import Answer, Flight, await_for, settled, told, wait_for
 from azpgauth.refresher import Refresher
 from azpgauth.role import claims_of, who
-from azpgauth.schedule import MARGIN, Token, backoff, decide, progress
+from azpgauth.schedule import MARGIN, SOON, Pause, Token, backoff, decide, progress
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,7 +49,10 @@ logger = logging.getLogger("azpgauth.tokens")
 Refresh = Literal["background", "on-demand"]
 
 STUCK = 60.0
-"""Seconds after which a request still unanswered no longer keeps others from starting one."""
+"""Seconds after which a request without an answer has failed, and one more is tried beside it."""
+
+AT_ONCE = 2
+"""Requests that may wait for the credential: one, and one more beside one that hangs."""
 
 RECHECK = 60.0
 """Seconds: the refresher looks at the wall clock at least this often (machines sleep)."""
@@ -122,11 +125,10 @@ class TokenSource:
         self._identity: str | None = None
         self._minted: Token | None = None  # past the credential's cache, for a refusal
         self._proven: set[int] = set()  # those whom a server let in with it
-        self._not_before = 0.0
-        self._failures_in_a_row = 0
+        self._pause = Pause()
         self._requests = 0
         self._failures = 0
-        self._last_error: str | None = None
+        self._last_failure: TokenError | None = None
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._begin_process()
         _sources.add(self)
@@ -136,6 +138,7 @@ class TokenSource:
         # Reentrant: a pool that is collected while it is held lets go of this source.
         self._lock = threading.RLock()
         self._flight: Flight | None = None
+        self._under_way: list[Flight] = []  # the one above, and one before it that hangs
         self._refresher: Refresher | None = None
         self._holders = 0
         self._renewed_for = 0  # those among them who want it renewed in the background
@@ -160,7 +163,7 @@ class TokenSource:
             expires_on=token.expires_on if token else None,
             renew_at=token.renew_at() if token else None,
             last_refresh=token.fetched_at if token else None,
-            last_error=self._last_error,
+            last_error=None if self._last_failure is None else str(self._last_failure),
         )
 
     # -- asking ----------------------------------------------------------------------------
@@ -253,16 +256,19 @@ class TokenSource:
         # Reading one attribute is atomic: the common case takes no lock.
         token = self._token
         now = self._clock.time()
-        decision = decide(token, now, self._not_before)
+        decision = decide(token, now, self._pause)
         if decision == "use" and token is not None:
             return token
         with self._lock:
             token = self._token
-            decision = decide(token, now, self._not_before)
+            decision = decide(token, now, self._pause)
             if decision == "use" and token is not None:
                 return token
             flight = self._start(now)
-        return token if decision == "use and renew" and token is not None else flight.future
+            failure = self._last_failure or TokenError("the credential gives no newer token")
+        if decision == "use and renew" and token is not None:
+            return token
+        return settled(failure) if flight is None else flight.future
 
     def _ask_instead_of(
         self, refused: Token, by: object = None
@@ -278,17 +284,28 @@ class TokenSource:
                 return None
             # An ordinary request under way is waited for first, so that there is only one.
             flight = self._start(now, anew=True)
-            return flight.future, flight.anew
+            return None if flight is None else (flight.future, flight.anew)
 
     # -- requests --------------------------------------------------------------------------
 
-    def _start(self, now: float, *, anew: bool = False) -> Flight:
-        """The request under way, or a new one. The lock is held."""
+    def _start(self, now: float, *, anew: bool = False) -> Flight | None:
+        """The request under way, or a new one; None while none may be made. The lock is held.
+
+        All requests begin here, so that the pause after failures holds on every path.
+        """
         loop = None if self._amint is None else _running_loop()
         before = self._flight
-        if before is not None and not before.lost(now, self._patience, loop):
-            return before
-        flight = self._flight = Flight(now, anew, loop)
+        if before is not None:
+            if not before.lost(now, self._patience, loop):
+                return before
+            self._give_up(before)
+        self._under_way = [each for each in self._under_way if not each.gone(loop)]
+        token = self._token
+        pause = self._pause.left(now, usable=token is not None and token.usable(now))
+        if len(self._under_way) >= AT_ONCE or pause > (0.0 if anew else SOON):
+            return None
+        flight = self._flight = Flight(now + pause, anew, loop)
+        self._under_way.append(flight)
         if before is not None:
             before.follow(flight)
         self._requests += 1
@@ -296,22 +313,37 @@ class TokenSource:
             if loop is None:
                 self._run_request(lambda: self._run(flight))
             else:
-                flight.task = loop.create_task(self._arun(flight))
+                flight.task = loop.create_task(self._arun(flight, pause))
         except RuntimeError as exc:  # no thread can be started
             self._failed(flight, exc)
         return flight
 
+    def _give_up(self, flight: Flight) -> None:
+        """A request that hangs has failed: counted once, and told once. The lock is held."""
+        if flight.given_up or flight.gone():
+            return
+        flight.given_up = True
+        self._failures += 1
+        self._last_failure = TokenError(
+            f"no token from Microsoft Entra ID: the credential gave no answer for "
+            f"{self._patience:g} s"
+        )
+        logger.warning("a request for a token hangs: no answer for %g s", self._patience)
+
     def _run(self, flight: Flight) -> None:
         mint = self._mint_anew if flight.anew else self._mint
         assert mint is not None  # noqa: S101 - without, there is amint
+        if (pause := flight.started - self._clock.time()) > 0:
+            self._clock.wait(threading.Event(), pause)
         try:
             self._arrived(flight, mint())
         except BaseException as exc:  # noqa: BLE001 - whatever a credential raises is its answer
             self._failed(flight, exc)
 
-    async def _arun(self, flight: Flight) -> None:
+    async def _arun(self, flight: Flight, pause: float) -> None:
         assert self._amint is not None  # noqa: S101 - see _start
         try:
+            await asyncio.sleep(pause)
             self._arrived(flight, await self._amint())
         except (asyncio.CancelledError, GeneratorExit):
             self._failed(flight, TokenError("the event loop that asked for the token has ended"))
@@ -334,14 +366,13 @@ class TokenSource:
             if before is not None and not progress(before, token, now, anew=anew):
                 # The credential's own cache answered. Ask again, but not at once.
                 token = before
-                self._pause(now)
+                self._pause = self._pause.longer(now, self._jitter())
             else:
                 self._token = token
-                self._failures_in_a_row = 0
-                self._not_before = 0.0
+                self._pause = Pause()
                 self._minted = token if flight.anew else None
                 self._proven = set()
-            self._last_error = None
+            self._last_failure = None
             news = self._identity != identity
             self._identity = identity
             self._landed(flight)
@@ -353,12 +384,15 @@ class TokenSource:
         error = told(exc)
         now = self._clock.time()
         with self._lock:
-            self._failures += 1
-            wait = self._pause(now)
-            self._last_error = str(error)
-            token = self._token
             self._landed(flight)
-        if token is not None:
+            counts = not flight.given_up  # else it has been counted, and another one decides
+            if counts:
+                self._failures += 1
+                self._pause = self._pause.longer(now, self._jitter())
+                self._last_failure = error
+            token = self._token
+            wait = self._pause.left(now, usable=token is not None and token.usable(now))
+        if counts and token is not None:
             left = max(token.expires_on - now, 0.0)
             logger.warning(
                 "renewing the token failed; the present one has %d s left, next try in %.1f s: %s",
@@ -366,16 +400,10 @@ class TokenSource:
             )
         flight.settle(error)
 
-    def _pause(self, now: float) -> float:
-        """Renew no earlier than after a while, longer each time; its seconds. The lock is held."""
-        self._failures_in_a_row += 1
-        wait = backoff(self._failures_in_a_row, self._jitter())
-        self._not_before = now + wait
-        return wait
-
     def _landed(self, flight: Flight) -> None:
         if self._flight is flight:
             self._flight = None
+        self._under_way = [each for each in self._under_way if each is not flight]
         if self._refresher is not None:
             self._refresher.wake()
 
@@ -419,9 +447,9 @@ class TokenSource:
             if token is None:
                 # Nobody has asked yet, or it never came: the next connect asks.
                 return RECHECK
-            due = max(token.renew_at(), self._not_before)
-            if now < due:
-                return min(due - now, RECHECK)
+            wait = max(token.renew_at() - now, self._pause.left(now, usable=token.usable(now)))
+            if wait > 0:
+                return min(wait, RECHECK)
             if self._amint is None:
                 self._start(now)
                 return RECHECK

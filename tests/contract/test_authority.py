@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from azure.identity import (
     WorkloadIdentityCredential,
 )
 
+from azpgauth import connection_from_env
 from azpgauth.errors import AzpgauthError
 from azpgauth.role import claims_of, role_of
 from azpgauth.sandbox import Identity, Sandbox, proofs
@@ -678,3 +681,33 @@ def test_the_command_line_knows_what_cannot_be(tmp_path):
     assert done.stderr == (
         "Error: ada@sandbox.example is no application: it has no credential client-secret\n"
     )
+
+
+@pytest.mark.parametrize("fault", ["errors", "expired", "garbage", "hanging"])
+def test_twenty_who_ask_again_and_again_make_no_storm(box, monkeypatch, fault):
+    monkeypatch.setenv("AZPG_DATABASE_USER", "sandbox-app")
+    monkeypatch.setenv("AZPG_POOL_TIMEOUT", "1")
+    if fault == "errors":
+        box.authority.status = 400
+    elif fault == "expired":
+        box.authority.lifetime = 20
+    elif fault == "garbage":
+        box.authority.malformed = True
+    else:
+        box.authority.hanging = True
+    begin = time.monotonic()
+
+    def call(_):
+        refused = 0
+        while time.monotonic() < begin + 1.5:
+            with pytest.raises(AzpgauthError):
+                connection_from_env()
+            refused += 1
+        return refused
+
+    with ThreadPoolExecutor(20) as threads:
+        refused = sum(threads.map(call, range(20)))
+    asked = len(box.authority.requests)
+    # After n requests that brought nothing, at least (2 ** n - 1) / 2 seconds have passed.
+    assert asked <= 1 + math.log2(1 + 2 * (time.monotonic() - begin))
+    assert refused >= 20

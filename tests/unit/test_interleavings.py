@@ -4,14 +4,16 @@ Requests run when the machine says so, so that every order of events can happen.
 `thorough` of tests/conftest.py tries ten thousand of them.
 """
 
+import re
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from azpgauth.errors import TokenError
-from azpgauth.schedule import MARGIN, Token
+from azpgauth.schedule import MARGIN, SOON, Token
 from azpgauth.testing import ManualClock
-from azpgauth.tokens import RECHECK, STUCK, TokenSource
+from azpgauth.tokens import AT_ONCE, RECHECK, STUCK, TokenSource
 
 SHORTEST_PAUSE = 0.5  # of backoff(), whatever the jitter
 OUTCOMES = st.one_of(
@@ -24,9 +26,10 @@ OUTCOMES = st.one_of(
 class Request:
     """One request, until it lands."""
 
-    def __init__(self, work, started):
+    def __init__(self, work, flight):
         self.work = work
-        self.started = started
+        self.flight = flight
+        self.started = flight.started
         self.lost = False
         self.futures = []
 
@@ -56,7 +59,13 @@ class Source(RuleBasedStateMachine):
         for each in self.requests:
             each.lost = each.lost or not -STUCK < now - each.started < STUCK
             assert each.lost, "two requests under way"
-        self.requests.append(Request(work, now))
+        assert len(self.requests) < AT_ONCE, "a third one beside two that hang"
+        # It may have been started ahead of its time, in the last second of a pause.
+        flight = self.source._flight
+        assert now <= flight.started <= now + SOON
+        gap = flight.started - self.paused_at
+        assert gap >= SHORTEST_PAUSE - 1e-6, "requests follow each other without a pause"
+        self.requests.append(Request(work, flight))
 
     def mint(self, *, anew):
         kind, life, share = self.outcome
@@ -90,6 +99,11 @@ class Source(RuleBasedStateMachine):
             assert answer is before, "whoever asks waits though there is a good token"
         if isinstance(answer, Token):
             assert answer.expires_on - self.clock.time() >= MARGIN
+        elif answer.done():
+            assert len(self.requests) == count, "refused, and yet a request was made"
+            assert isinstance(answer.result(), TokenError)
+            paused = self.source._pause.left(self.clock.time(), usable=False) > SOON
+            assert paused or count == AT_ONCE, "refused without a reason"
         else:
             age = self.clock.time() - self.requests[-1].started
             assert -STUCK < age < STUCK, "whoever asks waits for a request that hangs"
@@ -105,9 +119,10 @@ class Source(RuleBasedStateMachine):
         if len(self.requests) > count:
             self.started_ahead(before)
         elif usable and self.clock.time() >= before.renew_at():
-            waits = self.clock.time() < self.source._not_before
+            waits = self.source._pause.left(self.clock.time(), usable=True) > 0
             alive = [each for each in self.requests if not each.lost]
-            assert waits or alive, "nobody renews a token that is due"
+            full = len(self.requests) == AT_ONCE
+            assert waits or alive or full, "nobody renews a token that is due"
 
     def started_ahead(self, token):
         now = self.clock.time()
@@ -121,32 +136,35 @@ class Source(RuleBasedStateMachine):
         usable, before = self.usable(), self.present
         # A request that hung may come back while another one is under way.
         request = self.requests.pop(0 if late else -1)
+        if request.started > self.clock.time():
+            self.clock.advance(request.started - self.clock.time())
+            usable, before = self.usable(), self.present
         failures = self.source.info().failures
         # Those of a request that hung may have what the one in its place brought.
         waiting = [future for future in request.futures if not future.done()]
+        given_up = request.flight.given_up
         request.work()
         answers = {id(future.result(0)) for future in waiting}
         assert len(answers) <= 1, "waiters got different answers"
-        failed = self.source.info().failures > failures
-        if usable:
-            assert self.present is not None
-            if failed:
-                assert self.present is before, "a failed renewal lost the last good token"
-        if failed:
-            assert "no answer" in self.source.info().last_error or "left" in (
-                self.source.info().last_error
-            )
-        if self.present is before:
-            self.paused_at = self.clock.time()
-            if usable:
-                assert self.source._not_before > self.clock.time(), "nothing new, and no pause"
-        else:
-            assert self.usable()
-            self.paused_at = float("-inf")
+        failed = outcome[0] in {"error", "short"} or (outcome[0] == "same" and self.present is None)
         for future in waiting:
             answer = future.result(0)
             assert isinstance(answer, TokenError) == failed
             assert failed or answer.expires_on - self.clock.time() >= MARGIN
+        counted = failed and not given_up
+        assert self.source.info().failures == failures + counted, "counted twice, or never"
+        if failed:
+            assert self.present is before, "a failed renewal lost the last good token"
+        if counted:
+            assert re.search("no answer|left", self.source.info().last_error)
+        if failed and given_up:
+            return  # another one decides by now
+        if self.present is before:
+            self.paused_at = self.clock.time()
+            assert self.source._pause.left(self.paused_at, usable=usable) > 0, "and no pause"
+        else:
+            assert self.usable()
+            self.paused_at = float("-inf")
 
     @precondition(lambda self: self.present is not None)
     @rule(by=st.sampled_from([1, 2]))
@@ -156,6 +174,10 @@ class Source(RuleBasedStateMachine):
         if refused.value in self.anew and refused.value not in self.proven[by]:
             assert asked is None
             assert len(self.requests) == count, "a server that refuses everybody is hammered"
+            return
+        if asked is None:
+            paused = self.source._pause.left(self.clock.time(), usable=self.usable()) > 0
+            assert paused or count == AT_ONCE
             return
         answer, final = asked
         assert not isinstance(answer, Token)
@@ -180,8 +202,9 @@ class Source(RuleBasedStateMachine):
     @precondition(lambda self: self.present is not None)
     @rule(after=st.floats(0, 3))
     def wait_until_it_is_due(self, after):
-        due = max(self.present.renew_at(), self.source._not_before)
-        self.clock.advance(max(0.0, due + after - self.clock.time()))
+        now = self.clock.time()
+        wait = max(self.present.renew_at() - now, self.source._pause.left(now, usable=True), 0.0)
+        self.clock.advance(wait + after)
 
     @rule()
     def put_the_clock_back(self):

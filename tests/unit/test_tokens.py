@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 from azure.core.exceptions import AzureError
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from azpgauth.errors import TokenError
 from azpgauth.passed import ask
+from azpgauth.schedule import Pause
 from azpgauth.testing import FakeCredential, ManualClock, fake_token
 from azpgauth.tokens import MARGIN, Token, TokenInfo, TokenSource, backoff, decide, progress
 
@@ -66,32 +68,61 @@ def source_of(mint, **options):
 
 
 @pytest.mark.parametrize(
-    ("left", "refresh_on", "not_before", "expected"),
+    ("left", "refresh_on", "pause", "expected"),
     [
         (3600, None, 0, "use"),
         (301, None, 0, "use"),
         (300, None, 0, "use and renew"),
-        (300, None, 2000, "use"),
+        (300, None, 30, "use"),
         (30, None, 0, "use and renew"),
         (29.9, None, 0, "fetch"),
-        (-1, None, 2000, "fetch"),
+        (-1, None, 30, "fetch"),
         (3600, 999, 0, "use and renew"),
         (3600, 1001, 0, "use"),
     ],
 )
-def test_decisions(left, refresh_on, not_before, expected):
+def test_decisions(left, refresh_on, pause, expected):
     token = Token("secret", 1000 + left, refresh_on, fetched_at=0)
-    assert decide(token, 1000, not_before) == expected
+    assert decide(token, 1000, Pause(1, 990, 10 + pause)) == expected
 
 
 def test_without_a_token_one_is_fetched():
-    assert decide(None, 1000, 5000) == "fetch"
+    assert decide(None, 1000, Pause(1, 1000, 30)) == "fetch"
+
+
+@pytest.mark.parametrize(
+    ("pause", "now", "with_token", "without"),
+    [
+        (Pause(), 1000, 0, 0),
+        (Pause(1, 1000, 0.5), 1000, 0.5, 0.5),
+        (Pause(1, 1000, 0.5), 1000.5, 0, 0),
+        (Pause(9, 1000, 60), 1001, 59, 9),
+        (Pause(9, 1000, 60), 1011, 49, 0),
+        (Pause(9, 1000, 60), 1061, 0, 0),
+        (Pause(9, 1000, 60), 400, 0, 0),  # the clock was put back
+    ],
+)
+def test_a_pause(pause, now, with_token, without):
+    assert pause.left(now, usable=True) == with_token
+    assert pause.left(now, usable=False) == without
+
+
+@given(jitters=st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_pauses_grow_to_a_minute(jitters):
+    pause, now = Pause(), 1000.0
+    for number, jitter in enumerate(jitters, 1):
+        pause = pause.longer(now, jitter)
+        assert pause.failures == number
+        assert 0.5 <= pause.seconds <= 60
+        assert pause.left(now, usable=False) == min(pause.seconds, 10)
+        now += pause.seconds + 0.001
+        assert pause.left(now, usable=True) == 0
 
 
 @given(life=st.floats(30, 100_000), age=st.floats(0, 200_000), pause=st.floats(0, 100))
 def test_what_is_handed_out_lives_for_the_margin(life, age, pause):
     token = Token("secret", life, None, 0)
-    if decide(token, age, pause) != "fetch":
+    if decide(token, age, Pause(1, age, pause)) != "fetch":
         assert life - age >= MARGIN
 
 
@@ -146,7 +177,12 @@ def test_every_waiter_gets_the_error_and_the_next_asks_again(mint):
     assert all("ValueError: no identity here" in str(error) for error in errors)
     assert len({id(error) for error in errors}) == 5, "a shared error collects tracebacks"
     mint.error = None
-    assert source.get()[0].value == f"secret-{mint.count}"
+    with ThreadPoolExecutor(5) as threads:
+        waiting = [threads.submit(source.get, 10) for _ in range(5)]
+        eventually(lambda: source.info().requests == 2)
+        assert mint.count == 1, "not yet"
+        mint.clock.advance(0.6)
+        assert {future.result(10)[0].value for future in waiting} == {"secret-2"}
 
 
 def test_cached_or_fresh(mint):
@@ -264,6 +300,138 @@ def test_a_stuck_request_does_not_block_for_ever(mint, clock):
     assert mint.count == 2
     mint.go.set()
     assert source.get()[0].value.startswith("secret-")
+
+
+def failing(clock, kind):
+    """What gives nothing usable, at once, and when it was asked."""
+    asked = []
+
+    def mint():
+        asked.append(clock.time())
+        if kind == "error":
+            raise ValueError("down")
+        return Token(f"secret-{len(asked)}", clock.time() + 29, None, clock.time())
+
+    return mint, asked
+
+
+@pytest.mark.parametrize("kind", ["error", "expired"])
+@pytest.mark.parametrize("awaited", [False, True])
+def test_many_who_ask_again_and_again_make_no_storm(clock, kind, awaited):
+    mint, asked = failing(clock, kind)
+
+    async def amint():
+        return mint()
+
+    source = TokenSource(clock=clock, **({"amint": amint} if awaited else {"mint": mint}))
+    done = threading.Event()
+    refused = []
+
+    def call():
+        while not done.is_set():
+            with pytest.raises(TokenError) as caught:
+                source.get(10)
+            refused.append(str(caught.value))
+
+    async def acall():
+        while not done.is_set():
+            with pytest.raises(TokenError) as caught:
+                await source.aget(10)
+            refused.append(str(caught.value))
+            await asyncio.sleep(0)
+
+    async def twenty():
+        await asyncio.gather(*(acall() for _ in range(20)))
+
+    with ThreadPoolExecutor(21) as threads:
+        working = (
+            [threads.submit(asyncio.run, twenty())]
+            if awaited
+            else [threads.submit(call) for _ in range(20)]
+        )
+        # Thirty seconds by the clock, as fast as the callers come.
+        for _ in range(300):
+            before = len(refused)
+            clock.advance(0.1)
+            if not source._under_way:
+                eventually(lambda before=before: len(refused) > before or source._under_way)
+        done.set()
+        while not all(each.done() for each in working):
+            clock.advance(0.1)
+            time.sleep(0.001)
+    assert [each.result() for each in working]
+    assert len(refused) >= 20
+    assert all("down" in each or "with 29 s left" in each for each in refused)
+    # For an async credential the short pauses are by the real clock.
+    shortest = 0.0 if awaited else 0.49
+    assert all(b - a >= shortest for a, b in pairwise(asked))
+    assert len(asked) <= 12
+    assert source.info().failures == len(asked)
+
+
+def test_whoever_comes_in_a_long_pause_is_refused_at_once_in_the_same_words(mint, clock):
+    source = source_of(mint)
+    mint.error = ValueError("down")
+    for number in range(1, 5):
+        with pytest.raises(TokenError, match="down"):
+            source.get()
+        assert mint.count == number
+        clock.advance(source._pause.seconds)
+    with pytest.raises(TokenError, match="down"):
+        source.get()
+    assert source._pause.left(clock.time(), usable=False) > 1
+    for _ in range(3):
+        with pytest.raises(TokenError, match="down"):
+            source.get()
+        with pytest.raises(TokenError, match="down"):
+            asyncio.run(source.aget())
+    assert mint.count == 5
+    mint.error = None
+    clock.advance(10)
+    assert source.get(5)[0].value == "secret-6"
+    assert source.info().last_error is None
+
+
+def test_no_token_is_minted_for_a_refusal_in_a_pause(mint, clock):
+    source = source_of(mint)
+    token, _ = source.get()
+    mint.same = token
+    assert source.instead_of(token) is None
+    for _ in range(10):
+        assert source.instead_of(token) is None
+        assert asyncio.run(source.ainstead_of(token)) is None
+    assert mint.count == 2
+    clock.advance(1)
+    assert source.instead_of(token) is None
+    assert mint.count == 3
+
+
+def test_a_renewal_that_hangs_is_told_once_and_one_more_is_tried_beside_it(mint, clock, caplog):
+    source = source_of(mint)
+    release = source.hold()
+    source.get()
+    mint.go.clear()
+    clock.advance(3300)
+    eventually(lambda: mint.count == 2)
+    for _ in range(60):  # an hour
+        clock.advance(61)
+        assert source._refresher._thread.is_alive()
+        source._renew_if_due()
+        assert len(source._under_way) <= 2
+    eventually(lambda: mint.count == 3)
+    assert mint.count == 3
+    info = source.info()
+    assert (info.requests, info.failures) == (3, 2)
+    assert "no answer for 60 s" in info.last_error
+    assert caplog.text.count("a request for a token hangs") == 2
+    with pytest.raises(TokenError, match="no answer for 60 s"):
+        source.get(10)
+    mint.go.set()
+    eventually(lambda: source.info().last_error is None)
+    assert source.get(10)[0].value.startswith("secret-")
+    eventually(lambda: not source._under_way)
+    assert source.info().failures == 2
+    release()
 
 
 def test_a_cancelled_task_leaves_the_request_to_others(mint):
@@ -592,6 +760,7 @@ def test_a_thread_that_cannot_be_started_is_an_error_and_no_more(mint):
     with pytest.raises(TokenError, match="can't start new thread"):
         source.get(5)
     working[0] = True
+    mint.clock.advance(1)
     assert source.get(5)[0].value == "secret-1"
 
 
