@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
     from azpgauth.clouds import Cloud
-    from azpgauth.schedule import Token
     from azpgauth.settings.credential import TokenCredentialSettings
+    from azpgauth.token import Token
 
 __all__ = ["build", "forget", "options_of", "person_timeout", "source_for"]
 

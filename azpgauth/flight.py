@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import TokenError
-from azpgauth.schedule import Token
+from azpgauth.token import Token
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Answer", "Flight", "await_for", "settled", "told", "wait_for"]
+    from azpgauth.waiting import Wait
+
+__all__ = ["Answer", "Flight", "settled", "token_from", "told"]
 
 Answer = Token | TokenError
 
@@ -84,12 +85,15 @@ def settled(answer: Answer) -> Future[Answer]:
     return future
 
 
-def wait_for(answer: Token | Future[Answer], timeout: float | None) -> tuple[Token, bool]:
+async def token_from(
+    answer: Token | Future[Answer], timeout: float | None, wait: Wait
+) -> tuple[Token, bool]:
     """The token, and whether it was fetched for this call.
 
     Args:
         answer: The token, or what will bring it.
         timeout: Seconds to wait; None waits as long as it takes.
+        wait: How to wait.
 
     Raises:
         TokenError: The request failed, or did not end in time.
@@ -97,23 +101,9 @@ def wait_for(answer: Token | Future[Answer], timeout: float | None) -> tuple[Tok
     if isinstance(answer, Token):
         return answer, False
     try:
-        return _token_of(answer.result(timeout)), True
-    except FutureTimeoutError:
-        raise _late(timeout) from None
-
-
-async def await_for(answer: Token | Future[Answer], timeout: float | None) -> tuple[Token, bool]:
-    """As `wait_for`, without blocking the event loop."""
-    if isinstance(answer, Token):
-        return answer, False
-    import asyncio
-
-    waiting = asyncio.wrap_future(answer)
-    # wait() leaves the request alone when this caller is cancelled or runs out of time.
-    done, _ = await asyncio.wait({waiting}, timeout=timeout)
-    if not done:
-        raise _late(timeout)
-    return _token_of(waiting.result()), True
+        return _token_of(await wait.result(answer, timeout)), True
+    except TimeoutError:
+        raise TokenError(f"no token from Microsoft Entra ID within {timeout:g} s") from None
 
 
 def _token_of(answer: Answer) -> Token:
@@ -121,10 +111,6 @@ def _token_of(answer: Answer) -> Token:
         return answer
     # Every waiter raises an error of its own: a shared one would collect their tracebacks.
     raise TokenError(*answer.args) from answer.__cause__
-
-
-def _late(timeout: float | None) -> TokenError:
-    return TokenError(f"no token from Microsoft Entra ID within {timeout:g} s")
 
 
 _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")

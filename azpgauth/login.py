@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from azpgauth.tokens import Refresh, Token, TokenSource
+    from azpgauth.token import Token
+    from azpgauth.tokens import Refresh, TokenSource
 
 __all__ = ["Grant", "Login", "StaticLogin", "TokenLogin"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import TokenError
 from azpgauth.role import claims_of
-from azpgauth.schedule import MARGIN, Token
+from azpgauth.token import MARGIN, Token
 from azpgauth.tokens import TokenSource
 
 if TYPE_CHECKING:

@@ -18,31 +18,25 @@ import random
 import threading
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from azpgauth.clock import Clock, SystemClock
+from azpgauth.clock import SystemClock
 from azpgauth.errors import TokenError
-from azpgauth.flight import Answer, Flight, await_for, settled, told, wait_for
+from azpgauth.flight import Answer, Flight, settled, token_from, told
 from azpgauth.refresher import Refresher
 from azpgauth.role import claims_of, who
-from azpgauth.schedule import MARGIN, SOON, Pause, Token, backoff, decide, progress
+from azpgauth.schedule import SOON, Pause, decide, progress
+from azpgauth.token import Token, TokenInfo
+from azpgauth.waiting import BLOCKING, ON_LOOP, run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from concurrent.futures import Future
 
-__all__ = [
-    "MARGIN",
-    "Clock",
-    "SystemClock",
-    "Token",
-    "TokenInfo",
-    "TokenSource",
-    "backoff",
-    "decide",
-    "progress",
-]
+    from azpgauth.clock import Clock
+    from azpgauth.waiting import Wait
+
+__all__ = ["AT_ONCE", "RECHECK", "STUCK", "Refresh", "TokenInfo", "TokenSource"]
 
 logger = logging.getLogger("azpgauth.tokens")
 
@@ -56,29 +50,6 @@ AT_ONCE = 2
 
 RECHECK = 60.0
 """Seconds: the refresher looks at the wall clock at least this often (machines sleep)."""
-
-
-@dataclass(frozen=True)
-class TokenInfo:
-    """What a source can tell about itself; never the token.
-
-    Attributes:
-        identity: Who the present token is for, and which credential gave it.
-        requests: How many tokens were asked of the credential.
-        failures: How many of these requests failed.
-        expires_on: When the present token expires (seconds since the epoch), None without one.
-        renew_at: When it is renewed.
-        last_refresh: When it was fetched.
-        last_error: The last failed request's message, None after a success.
-    """
-
-    identity: str | None
-    requests: int
-    failures: int
-    expires_on: float | None
-    renew_at: float | None
-    last_refresh: float | None
-    last_error: str | None
 
 
 def _on_thread(work: Callable[[], None]) -> None:
@@ -191,13 +162,13 @@ class TokenSource:
         Raises:
             TokenError: The request failed, or did not end in time.
         """
-        return wait_for(self._ask(), timeout)
+        return run(token_from(self._ask(), timeout, BLOCKING))
 
     async def aget(self, timeout: float | None = None) -> tuple[Token, bool]:
         """As `get`, without blocking the event loop."""
         if self._amint is not None:
             self._loop = weakref.ref(asyncio.get_running_loop())
-        return await await_for(self._ask(), timeout)
+        return await token_from(self._ask(), timeout, ON_LOOP)
 
     def instead_of(
         self, refused: Token, timeout: float | None = None, *, by: object = None
@@ -213,26 +184,21 @@ class TokenSource:
             Another token; None if there is none to be had, or if `refused` came from here and
             never let them in: asking once more would change nothing.
         """
-        while (asked := self._ask_instead_of(refused, by)) is not None:
-            answer, final = asked
-            try:
-                token, _ = wait_for(answer, timeout)
-            except TokenError:
-                return None
-            if token.value != refused.value:
-                return token
-            if final:
-                return None
-        return None
+        return run(self._instead_of(refused, timeout, by, BLOCKING))
 
     async def ainstead_of(
         self, refused: Token, timeout: float | None = None, *, by: object = None
     ) -> Token | None:
         """As `instead_of`, without blocking the event loop."""
+        return await self._instead_of(refused, timeout, by, ON_LOOP)
+
+    async def _instead_of(
+        self, refused: Token, timeout: float | None, by: object, wait: Wait
+    ) -> Token | None:
         while (asked := self._ask_instead_of(refused, by)) is not None:
             answer, final = asked
             try:
-                token, _ = await await_for(answer, timeout)
+                token, _ = await token_from(answer, timeout, wait)
             except TokenError:
                 return None
             if token.value != refused.value:
@@ -333,7 +299,8 @@ class TokenSource:
     def _run(self, flight: Flight) -> None:
         mint = self._mint_anew if flight.anew else self._mint
         assert mint is not None  # noqa: S101 - without, there is amint
-        if (pause := flight.started - self._clock.time()) > 0:
+        pause = min(flight.started - self._clock.time(), SOON)  # the clock may be put back
+        if pause > 0:
             self._clock.wait(threading.Event(), pause)
         try:
             self._arrived(flight, mint())

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from azpgauth.errors import TokenError
-from azpgauth.schedule import MARGIN, SOON, Token
+from azpgauth.schedule import SOON
 from azpgauth.testing import ManualClock
+from azpgauth.token import MARGIN, Token
 from azpgauth.tokens import AT_ONCE, RECHECK, STUCK, TokenSource
 
 SHORTEST_PAUSE = 0.5  # of backoff(), whatever the jitter
@@ -137,7 +138,7 @@ class Source(RuleBasedStateMachine):
         # A request that hung may come back while another one is under way.
         request = self.requests.pop(0 if late else -1)
         if request.started > self.clock.time():
-            self.clock.advance(request.started - self.clock.time())
+            self.clock.advance(request.started - self.clock.time() + 0.001)
             usable, before = self.usable(), self.present
         failures = self.source.info().failures
         # Those of a request that hung may have what the one in its place brought.
@@ -146,7 +147,8 @@ class Source(RuleBasedStateMachine):
         request.work()
         answers = {id(future.result(0)) for future in waiting}
         assert len(answers) <= 1, "waiters got different answers"
-        failed = outcome[0] in {"error", "short"} or (outcome[0] == "same" and self.present is None)
+        failed = outcome[0] in {"error", "short"}
+        failed |= outcome[0] == "same" and before is not None and not usable
         for future in waiting:
             answer = future.result(0)
             assert isinstance(answer, TokenError) == failed

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from azpgauth.errors import TokenError
 from azpgauth.passed import ask
-from azpgauth.schedule import Pause
+from azpgauth.schedule import Pause, backoff, decide, progress
 from azpgauth.testing import FakeCredential, ManualClock, fake_token
-from azpgauth.tokens import MARGIN, Token, TokenInfo, TokenSource, backoff, decide, progress
+from azpgauth.token import MARGIN, Token, TokenInfo
+from azpgauth.tokens import TokenSource
 
 
 class Mint:
