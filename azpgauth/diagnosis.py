@@ -99,7 +99,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
-        r"no password supplied|password is required",
+        r"no password supplied|password is required|empty password returned",
         Diagnosis(
             "the server wants a password, and none was sent",
             "set credential.kind (AZPG_CREDENTIAL_KIND): none sends nothing",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import Problem, SettingsError
+from azpgauth.tls import NO_ROOTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectPlan", "PoolLimits"]
 
+
+NO_FILE = NO_ROOTS
+"""A path where nothing can be: with no password file named, libpq would look for ~/.pgpass."""
 
 _ANY_PASSWORD = "none,password,md5,scram-sha-256"  # noqa: S105 - methods
 """libpq's default but for Kerberos; Azure asks for a password in clear, inside TLS."""
@@ -100,6 +104,7 @@ class ConnectPlan:
             "gssencmode": "disable",
             "channel_binding": "prefer",
             "requirepeer": "",
+            "passfile": NO_FILE,
             "options": "",
             "target_session_attrs": "any",
         }

@@ -362,7 +362,7 @@ class _How:
             # In a DSN, what comes later holds.
             fresh = extensions.make_dsn(
                 user=grant.role,
-                password=grant.password,
+                password=grant.password or "",  # None would leave it to PGPASSWORD
                 connect_timeout=timeout,
                 **self.tls.libpq(trusted),
             )

@@ -79,7 +79,7 @@ class _SignIn:
             lambda grant, trusted: connect(
                 conninfo,
                 user=grant.role,
-                password=grant.password,
+                password=grant.password or "",  # None would leave it to PGPASSWORD
                 **{**kwargs, **tls.libpq(trusted)},
             ),
         )
@@ -109,7 +109,7 @@ class _AsyncSignIn:
             lambda grant, trusted: connect(
                 conninfo,
                 user=grant.role,
-                password=grant.password,
+                password=grant.password or "",  # None would leave it to PGPASSWORD
                 **{**kwargs, **tls.libpq(trusted)},
             ),
         )

@@ -120,7 +120,8 @@ class _Wiring:
     def _added(self, grant: Grant, trusted: str) -> dict[str, Any]:
         tls = self.plan.tls
         if self.dialect != "asyncpg":
-            return {"user": grant.role, "password": grant.password, **tls.libpq(trusted)}
+            # None would leave the password to PGPASSWORD.
+            return {"user": grant.role, "password": grant.password or "", **tls.libpq(trusted)}
         context = await_only(tls.acontext(trusted))
         return {"user": grant.role, "password": lambda: grant.password, "ssl": context}
 

@@ -8,9 +8,7 @@ import asyncio
 import contextlib
 import os
 import queue
-import struct
 import sys
-import threading
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +22,7 @@ import pytest
 import sqlalchemy
 from azure.identity import ManagedIdentityCredential
 from psycopg import pq
+from rogue import Rogue
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from azpgauth.errors import EntraConnectionValueError
@@ -37,58 +36,6 @@ from azpgauth.sqlalchemy import (
 
 WHO = "select current_user::text"
 FOLDERS = {Path("/tmp"), Path("/run/postgresql"), Path("/var/run/postgresql")}
-
-
-class Rogue:
-    """A server that nobody named: it takes whatever password it is given, in clear."""
-
-    def __init__(self, folders):
-        self.heard = []
-        self._sockets = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        server = self._do(asyncio.start_server(self._serve, "127.0.0.1"))
-        self._servers = [server]
-        self.port = server.sockets[0].getsockname()[1]
-        for folder in folders:
-            path = folder / f".s.PGSQL.{self.port}"
-            try:
-                self._servers.append(self._do(asyncio.start_unix_server(self._serve, path)))
-            except OSError:
-                continue  # a folder that this machine does not have, or not for this user
-            self._sockets.append(path)
-
-    def also(self, address, port):
-        self._servers.append(self._do(asyncio.start_server(self._serve, address, port)))
-
-    def _do(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    async def _serve(self, reader, writer):
-        with contextlib.suppress(OSError, EOFError):
-            while True:
-                length, code = struct.unpack("!ii", await reader.readexactly(8))
-                await reader.readexactly(length - 8)
-                if code not in {80877103, 80877104}:  # TLS, GSS
-                    break
-                writer.write(b"N")
-            writer.write(b"R" + struct.pack("!ii", 8, 3))
-            kind, length = struct.unpack("!ci", await reader.readexactly(5))
-            self.heard.append((kind, await reader.readexactly(length - 4)))
-        writer.close()
-
-    def close(self):
-        async def closed():
-            for server in self._servers:
-                server.close()
-
-        self._do(closed())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-        for path in self._sockets:
-            path.unlink(missing_ok=True)
 
 
 @pytest.fixture
