@@ -18,6 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from azpgauth.printable import one_line, printable, shortened
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -40,7 +42,10 @@ __all__ = [
 
 
 class AzpgauthError(Exception):
-    """Root of all errors of this package."""
+    """Root of all errors of this package; its text is safe to print, whatever a server said."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,20 @@ class Problem:
     value: str | None = None
 
     def __str__(self) -> str:
-        reason = self.reason if self.value is None else f"{self.value} {self.reason}"
-        return f"{self.setting}: {reason}\n    from: {self.origin}\n    to do: {self.action}"
+        reason = self.reason if self.value is None else f"{shortened(self.value)} {self.reason}"
+        parts = (shortened(self.setting), reason, shortened(self.origin), self.action)
+        setting, reason, origin, action = (one_line(part) for part in parts)
+        return f"{setting}: {reason}\n    from: {origin}\n    to do: {action}"
+
+
+_SHOWN = 20
+"""Mistakes that the text of a report shows: more do not fit a screen."""
 
 
 class SettingsError(AzpgauthError, ValueError):
     """The settings hold mistakes; ``problems`` has all of them.
+
+    The text shows the first 20 of them, and how many more there are.
 
     Args:
         problems: What was found, in the order of the settings.
@@ -78,7 +91,10 @@ class SettingsError(AzpgauthError, ValueError):
         self.problems: tuple[Problem, ...] = tuple(problems)
         count = len(self.problems)
         head = "1 mistake in the settings" if count == 1 else f"{count} mistakes in the settings"
-        super().__init__("\n".join([f"{head}:", *(f"  {problem}" for problem in self.problems)]))
+        lines = [f"{head}:", *(f"  {problem}" for problem in self.problems[:_SHOWN])]
+        if count > _SHOWN:
+            lines.append(f"  ... and {count - _SHOWN} more")
+        super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[SettingsError], tuple[tuple[Problem, ...]]]:
         # The default would hand the finished message to __init__, which takes problems.

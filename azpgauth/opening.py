@@ -151,7 +151,9 @@ class _Course:
         role = f' as role "{self._login.role}"' if self._login.role else ""
         tried = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
         where = f'database "{plan.database}" at {plan.where}{role}{tried}'
-        lines = [f"cannot connect to {where}: {said}"]
+        # Further lines of the server's words begin deeper than ours, which they could else forge.
+        deeper = said.replace("\n", "\n      ")
+        lines = [f"cannot connect to {where}: {deeper}"]
         if diagnosis.cause:
             lines += [f"cause: {diagnosis.cause}", f"to do: {diagnosis.remedy}"]
         return ConnectError("\n  ".join(lines))

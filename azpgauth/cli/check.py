@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from azpgauth.cli.options import given, settings_options
-from azpgauth.cli.output import console, print_step
+from azpgauth.cli.output import console, print_step, problem_data
 from azpgauth.cli.status import Status, StepError
 from azpgauth.errors import AzpgauthError
 
@@ -51,7 +51,13 @@ def check(as_json: bool, **keywords: Any) -> None:
             if error is None:
                 report.append({**entry, "found": found})
             else:
-                told = {"error": error.said, "cause": error.cause, "remedy": error.remedy}
+                told: dict[str, Any] = {
+                    "error": error.said,
+                    "cause": error.cause,
+                    "remedy": error.remedy,
+                }
+                if error.problems:
+                    told["problems"] = problem_data(error.problems)
                 report.append({**entry, **told})
                 status = error.status
             if not as_json:

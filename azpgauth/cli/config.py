@@ -9,7 +9,8 @@ import click
 from rich.text import Text
 
 from azpgauth.cli.options import given, settings_options
-from azpgauth.cli.output import console, printable
+from azpgauth.cli.output import console, json_problems
+from azpgauth.printable import one_line, shortened
 
 if TYPE_CHECKING:
     from azpgauth.settings import Explained
@@ -32,7 +33,8 @@ def config(context: click.Context, /, as_json: bool, **keywords: Any) -> None:
         return
     from azpgauth.settings import explain, load_settings
 
-    told = explain(load_settings(**given(keywords)))
+    with json_problems(wanted=as_json):
+        told = explain(load_settings(**given(keywords)))
     if as_json:
         document = {
             "settings": {each.setting: _as_data(each) for each in told.settings},
@@ -44,7 +46,7 @@ def config(context: click.Context, /, as_json: bool, **keywords: Any) -> None:
     for each in told.settings:
         out.print(_line(each))
     for each in told.dropped:
-        out.print(_line(each).append(f"  set aside: {each.reason}", "yellow"))
+        out.print(_line(each).append(f"  set aside: {_shown(each.reason)}", "yellow"))
 
 
 @config.command()
@@ -73,8 +75,12 @@ def _as_data(each: Explained) -> dict[str, Any]:
 def _line(each: Explained) -> Text:
     by_default = each.origin.kind == "default"
     line = Text().append(f"{each.setting:<28} ", "dim" if by_default else "bold")
-    line.append("-" if each.value is None else printable(str(each.value)))
-    line.append(f"  {each.origin}", "dim" if by_default else "cyan")
+    line.append("-" if each.value is None else _shown(each.value))
+    line.append(f"  {_shown(each.origin)}", "dim" if by_default else "cyan")
     for value, origin in each.shadowed:
-        line.append(f"\n{'':<28} over {value} from {origin}", "dim")
+        line.append(f"\n{'':<28} over {_shown(value)} from {_shown(origin)}", "dim")
     return line
+
+
+def _shown(value: object) -> str:
+    return one_line(shortened(str(value)))

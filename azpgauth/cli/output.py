@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
-import re
+import json
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from azpgauth.cli.status import status_of
+from azpgauth.errors import SettingsError
+from azpgauth.printable import printable
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from azpgauth.cli.status import StepError
+    from azpgauth.errors import Problem
 
-__all__ = ["console", "print_step", "printable"]
-
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-
-
-def printable(text: str) -> str:
-    """Text from elsewhere without what a terminal would take for a command."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+__all__ = ["console", "json_problems", "print_step", "problem_data"]
 
 
 def console() -> Console:
     """Where to print; NO_COLOR is respected."""
     return Console(highlight=False, soft_wrap=True)
+
+
+def problem_data(problems: Iterable[Problem]) -> list[dict[str, str | None]]:
+    """Mistakes of the settings for a JSON document: all of them, whole."""
+    return [vars(problem) for problem in problems]
+
+
+@contextmanager
+def json_problems(*, wanted: bool) -> Iterator[None]:
+    """Print mistakes of the settings as one JSON document, where one was asked for, and end."""
+    try:
+        yield
+    except SettingsError as exc:
+        if not wanted:
+            raise
+        click.echo(json.dumps({"problems": problem_data(exc.problems)}, indent=2))
+        sys.exit(status_of(exc))
 
 
 def print_step(

@@ -9,6 +9,7 @@ from azpgauth.errors import (
     AzpgauthError,
     ConnectError,
     MissingDriverError,
+    Problem,
     RoleError,
     SettingsError,
     TokenError,
@@ -63,14 +64,23 @@ class StepError(Exception):
         cause: What that means.
         remedy: What to do.
         status: The exit status.
+        problems: The mistakes, where it is the settings' step.
     """
 
-    def __init__(self, said: str, cause: str, remedy: str, status: Status) -> None:
+    def __init__(
+        self,
+        said: str,
+        cause: str,
+        remedy: str,
+        status: Status,
+        problems: tuple[Problem, ...] = (),
+    ) -> None:
         super().__init__(said)
         self.said = said
         self.cause = cause
         self.remedy = remedy
         self.status = status
+        self.problems = problems
 
 
 def explained(said: str, otherwise: Status | None = None) -> StepError:

@@ -17,7 +17,13 @@ from azpgauth.cli.probe import encrypted, stamp, to_address, to_socket, unreacha
 from azpgauth.cli.status import Status, StepError, explained, status_of
 from azpgauth.clouds import CLOUDS
 from azpgauth.diagnosis import diagnose, diagnose_token
-from azpgauth.errors import AzpgauthError, ConnectError, MissingDriverError, TokenError
+from azpgauth.errors import (
+    AzpgauthError,
+    ConnectError,
+    MissingDriverError,
+    SettingsError,
+    TokenError,
+)
 from azpgauth.login import TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, closing
 from azpgauth.prepare import prepare
@@ -255,7 +261,8 @@ def told(exc: AzpgauthError, check: Check) -> StepError:
     said, _, remedy = str(exc).partition("; run: ")
     if isinstance(exc, MissingDriverError):
         return StepError(said, "the driver is not installed", f"run: {remedy}", status_of(exc))
-    return StepError(str(exc), "", "", status_of(exc))
+    problems = exc.problems if isinstance(exc, SettingsError) else ()
+    return StepError(str(exc), "", "", status_of(exc), problems)
 
 
 def unexpected(exc: Exception) -> StepError:

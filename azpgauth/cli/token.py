@@ -10,7 +10,8 @@ import click
 from rich.text import Text
 
 from azpgauth.cli.options import given, settings_options
-from azpgauth.cli.output import console, printable
+from azpgauth.cli.output import console, json_problems
+from azpgauth.printable import one_line
 
 __all__ = ["token"]
 
@@ -33,7 +34,8 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
     from azpgauth.role import claims_of, role_of
     from azpgauth.settings import load_settings
 
-    settings = load_settings(**given(keywords))
+    with json_problems(wanted=as_json):
+        settings = load_settings(**given(keywords))
     login = login_of(settings, None)
     if not isinstance(login, TokenLogin):
         raise TokenError(f"credential.kind {settings.credential.kind} signs in without a token")
@@ -64,7 +66,7 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
         out.print(
             Text()
             .append(f"{name:<24} ", "bold")
-            .append("-" if value is None else printable(str(value)))
+            .append("-" if value is None else one_line(str(value)))
         )
 
 

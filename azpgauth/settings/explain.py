@@ -6,6 +6,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from azpgauth.printable import one_line
 from azpgauth.settings.layers import Origin
 from azpgauth.settings.secret import presentable
 
@@ -42,7 +43,7 @@ class Explained:
         if self.reason is not None:
             lines.append(f"    from {self.origin}")
         lines += [f"    over {value} from {origin}" for value, origin in self.shadowed]
-        return "\n".join(lines)
+        return "\n".join(one_line(line) for line in lines)
 
 
 @dataclass(frozen=True)

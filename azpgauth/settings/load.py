@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from azpgauth.errors import Problem, SettingsError
+from azpgauth.printable import one_line
 from azpgauth.settings.conventions import convention_layers
 from azpgauth.settings.explain import remember
 from azpgauth.settings.layers import PREFIX, Layer, Origin, Value, variable
@@ -144,9 +145,10 @@ def _warn_of_secrets(merged: Merged, prefix: str) -> None:
     for (section, name), values in merged.values.items():
         for value in values:
             if section == "credential" and name in SECRETS and value.origin.kind == "toml":
+                place = one_line(str(value.origin))
                 warnings.warn(
-                    f"credential.{name} stands in {value.origin}: a secret in a file that may be "
-                    f"under version control. Move it to {variable(section, name, prefix)} in the "
+                    f"credential.{name} stands in {place}: a secret in a file that may be under "
+                    f"version control. Move it to {variable(section, name, prefix)} in the "
                     "environment, in .env or in a secrets directory",
                     stacklevel=3,
                 )

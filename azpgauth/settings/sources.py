@@ -92,7 +92,10 @@ def variable_layer(found: Mapping[str, Value], prefix: str = PREFIX) -> Layer:
         if not upper.startswith(prefix.upper()) or upper in CONTROLS:
             continue
         if upper not in names:
-            if _meant(upper, names, prefix):
+            if len(layer.problems) >= _COMPARED and prefix == PREFIX:
+                action = "remove it, or compare it with what azpgauth config shows"
+                layer.problems.append(_no_such_setting(name, str(value.origin), action))
+            elif _meant(upper, names, prefix):
                 layer.problems.append(_unknown_variable(name, str(value.origin), names, prefix))
             continue
         short = upper.removeprefix(prefix.upper()).lower()
@@ -116,6 +119,9 @@ def _meant(name: str, names: Mapping[str, Any], prefix: str) -> bool:
         return True
     return bool(get_close_matches(name, sorted(names), 1, 0.9))
 
+
+_COMPARED = 100
+"""Unknown names that are compared with those that exist: it takes a millisecond each."""
 
 _ALIASES: dict[str, Key] = {
     "USER": ("database", "user"),
@@ -149,7 +155,7 @@ def _unknown_variable(name: str, origin: str, names: Mapping[str, Key], prefix: 
         if not near and (meant := _ALIASES.get(word) or fields.get(word)):
             near = [variable(*meant, prefix)]
     if near:
-        return Problem(name, origin, "there is no such setting", f"did you mean {near[0]}?")
+        return _no_such_setting(name, origin, f"did you mean {near[0]}?")
     return unknown(name, origin, upper, names, "names")
 
 
@@ -243,8 +249,22 @@ def unknown(shown: str, origin: str, name: object, known: Iterable[str], what: s
     """A name that there is not, with the one that was probably meant."""
     names = sorted(known)
     near = get_close_matches(str(name), names, 1, 0.6)
-    action = f"did you mean {near[0]}?" if near else f"{what} that exist: {_listed(names)}"
+    action = f"did you mean {near[0]}?" if near else f"{what} that exist: {_some(name, names)}"
+    return _no_such_setting(shown, origin, action)
+
+
+def _no_such_setting(shown: str, origin: str, action: str) -> Problem:
     return Problem(shown, origin, "there is no such setting", action)
+
+
+def _some(name: object, names: list[str]) -> str:
+    """All names, or of many the nearest."""
+    if len(names) <= _MANY:
+        return _listed(names)
+    return f"{', '.join(get_close_matches(str(name), names, 5, 0.0))}, ... (azpgauth config)"
+
+
+_MANY = 30
 
 
 def empty(setting: str, origin: str) -> Problem:
