@@ -48,13 +48,17 @@ ALLOWED = {
         *("__init__", "clouds", "diagnosis", "login", "opening", "plan", "prepare", "role"),
         *("sandbox", "settings", "tls"),
     },
-    **{driver: {"plan", "login", "signin", "native", "dropin", "tls"} for driver in DRIVERS},
+    "psycopg2_pool": {"plan", "signin"},
+    **{
+        driver: {"psycopg2_pool", "plan", "login", "signin", "native", "dropin", "tls"}
+        for driver in DRIVERS
+    },
 }
 THIRD_PARTY = {
     "azure": {"credentials", "prepare"},  # prepare: for types only
     "psycopg": {"psycopg3", "sqlalchemy", "factory"},  # factory: for types only, as below
     "psycopg_pool": {"psycopg3", "factory"},
-    "psycopg2": {"psycopg2", "sqlalchemy", "factory"},
+    "psycopg2": {"psycopg2", "psycopg2_pool", "sqlalchemy", "factory"},
     "sqlalchemy": {"sqlalchemy", "factory"},
     "asyncpg": {"asyncpg", "sqlalchemy", "factory"},
     "pydantic": {"settings"},
