@@ -8,7 +8,7 @@ Names are loaded when they are first used: importing this package costs next to 
 
 from __future__ import annotations
 
-from importlib import import_module
+from azpgauth.importing import load
 
 TYPE_CHECKING = False  # type checkers know this name; typing itself would take half the import
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
+    value = getattr(load(_HOME_OF[name]), name)
     globals()[name] = value
     return value
 

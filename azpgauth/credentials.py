@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth import passed
 from azpgauth.errors import TokenError
+from azpgauth.importing import guard
 from azpgauth.tokens import STUCK, TokenSource
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def build(settings: TokenCredentialSettings, authority: str = _PUBLIC) -> TokenC
     if settings.kind == "device-code":
         options["prompt_callback"] = _show_code
     try:
-        with _importing:
+        with guard():
             from azure import identity
 
             credential: TokenCredential = getattr(identity, _CLASSES[settings.kind])(**options)
@@ -237,22 +238,13 @@ def _show_code(uri: str, code: str, _: dt.datetime) -> None:
 _lock = threading.Lock()
 _sources: dict[tuple[TokenCredentialSettings, str, str], tuple[TokenSource, _Minter]] = {}
 
-# Held while azure.identity is imported. A fork waits for it: a child in which a module is half
-# imported, by a thread that it does not have, could never import it.
-_importing = threading.Lock()
-
 
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - whoever held it is gone
-    _importing.release()
     _lock = threading.Lock()
     for _, minter in list(_sources.values()):
         minter.begin_process()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(
-        before=_importing.acquire,
-        after_in_parent=_importing.release,
-        after_in_child=_after_fork_in_child,
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import encodings.idna  # noqa: F401 - else the first look-up of a name imports it
 import time
 from dataclasses import dataclass, field
-from importlib import import_module
 from inspect import iscoroutinefunction
 from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from azpgauth.diagnosis import diagnose, retry_delay
 from azpgauth.errors import ConnectError
+from azpgauth.importing import guard, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -68,8 +69,9 @@ class Prepared:
 
     def load_driver(self) -> tuple[Any, tuple[type[BaseException], ...]]:
         """As `load`, without a request for the token."""
-        module = import_module(_MODULES[self.driver])
-        return module, module.errors(**self.options)
+        with guard():
+            module = load(_MODULES[self.driver])
+            return module, module.errors(**self.options)
 
     def unopened(self) -> Any:
         """The async driver's pool, which opens when it is first used."""

@@ -9,10 +9,13 @@ import os
 import threading
 import time
 import weakref
+from contextlib import suppress
+from importlib import import_module
 from inspect import iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import TokenError
+from azpgauth.importing import guard
 from azpgauth.role import claims_of
 from azpgauth.token import MARGIN, Token
 from azpgauth.tokens import TokenSource
@@ -97,6 +100,7 @@ def _alive(reference: Callable[[], Any]) -> Any:
 
 def ask(credential: Any, scope: str) -> Token:
     """Ask a credential for a token, with the time at which it wants it renewed."""
+    _import_late(credential)
     answer = _asked(credential)(scope)
     if iscoroutine(answer):
         answer.close()
@@ -108,7 +112,34 @@ def ask(credential: Any, scope: str) -> Token:
 
 
 async def _aask(credential: Any, scope: str) -> Token:
+    _import_late(credential)
     return _token(credential, await _asked(credential)(scope))
+
+
+_LATE = (
+    *("netrc", "azure.core.rest._requests_basic", "encodings.utf_8_sig"),
+    *("msal_extensions", "_strptime", "encodings.utf_16_le"),
+)
+"""What credentials of azure-identity import as late as in the middle of a request."""
+
+_LATE_WITH_CERTIFICATE = ("jwt",)
+_LATE_ON_LOOP = ("azure.core.rest._aiohttp",)
+
+
+def _import_late(credential: object) -> None:
+    """Import what is about to be imported, before it is: a fork waits for no request."""
+    home = type(credential).__module__
+    if not home.startswith("azure.identity"):
+        return
+    names = [*_LATE]
+    if "Certificate" in _name(credential) or "AZURE_CLIENT_CERTIFICATE_PATH" in os.environ:
+        names += _LATE_WITH_CERTIFICATE
+    if home.startswith("azure.identity.aio"):
+        names += _LATE_ON_LOOP
+    with guard():
+        for name in names:
+            with suppress(ImportError):  # of another version, or not needed
+                import_module(name)
 
 
 def _asked(credential: object) -> Any:

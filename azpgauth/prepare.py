@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from azpgauth.clouds import CLOUDS, PGBOUNCER_PORTS
 from azpgauth.errors import Problem, SettingsError, TokenError
+from azpgauth.importing import guard
 from azpgauth.login import Login, StaticLogin, TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, Prepared
 from azpgauth.passed import is_async, is_credential, source_of
@@ -49,7 +50,8 @@ class Sealed:
     def settings(self) -> Settings:
         """The settings, read from the world with the rest of the keywords."""
         # pydantic takes a while to import: not where an event loop may be waiting.
-        from azpgauth.settings import explain, load_settings
+        with guard():
+            from azpgauth.settings import explain, load_settings
 
         keywords = {k: v for k, v in self._keywords.items() if k not in {"native", "credential"}}
         if self.credential() is not None:
@@ -131,7 +133,8 @@ def login_of(settings: Settings, passed: Credential | None) -> Login:
     Raises:
         SettingsError: A credential object beside a kind that has no tokens.
     """
-    from azpgauth.settings.credential import PasswordSettings, TokenCredentialSettings
+    with guard():
+        from azpgauth.settings.credential import PasswordSettings, TokenCredentialSettings
 
     wanted = settings.credential
     role = settings.database.user
@@ -143,7 +146,8 @@ def login_of(settings: Settings, passed: Credential | None) -> Login:
         )
         return StaticLogin(role or "", password)
     # azure.identity is imported by the first request, on its own thread.
-    from azpgauth.credentials import person_timeout, source_for
+    with guard():
+        from azpgauth.credentials import person_timeout, source_for
 
     cloud = CLOUDS[settings.server.cloud_name]
     scope = wanted.scope or cloud.scope

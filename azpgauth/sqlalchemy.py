@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from azpgauth.dropin import Entry, check_credential, entry_of
 from azpgauth.errors import EntraConnectionValueError, missing_driver
+from azpgauth.importing import guard
 from azpgauth.native import OWNED_BY_LIBPQ, check_native, unfit
 from azpgauth.signin import Hold, refuse_proactor, sign_in
 
@@ -278,11 +279,12 @@ def _engine(
         database=wiring.plan.database,
     )
     try:
-        engine = create(
-            url,
-            connect_args=_connect_arguments(wiring, for_connection),
-            **{**pool_arguments, **arguments},
-        )
+        with guard():  # imports the dialect, and its driver
+            engine = create(
+                url,
+                connect_args=_connect_arguments(wiring, for_connection),
+                **{**pool_arguments, **arguments},
+            )
     except ImportError as exc:
         raise missing_driver(wiring.dialect, exc) from exc
     except TypeError as exc:
@@ -370,7 +372,8 @@ def create_asyncpg_engine(url: str | sqlalchemy.URL, credential: Any, **kwargs: 
     """
     check_credential(credential, on_loop=True)
     arguments = {**kwargs.pop("connect_args", {}), "credential": credential}
-    engine = create_async_engine(url, connect_args=arguments, **kwargs)
+    with guard():
+        engine = create_async_engine(url, connect_args=arguments, **kwargs)
     enable_entra_authentication_async(engine)
     return engine
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from azpgauth.clouds import CLOUDS, cloud_of
+from azpgauth.importing import guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,7 +148,8 @@ def bundle() -> str:
     known = ssl.get_default_verify_paths().cafile
     if known and os.access(known, os.R_OK):
         return known
-    import certifi
+    with guard():
+        import certifi
 
     return certifi.where()
 
@@ -186,6 +188,15 @@ def _picked(whole: str, wanted: frozenset[str]) -> str:
         atexit.register(_remove, path, os.getpid())
         _files[key] = path
         return path
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - whoever held it is gone
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _fingerprint(block: str) -> str | None:

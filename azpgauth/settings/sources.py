@@ -6,6 +6,7 @@ rank in `load.py`.
 
 from __future__ import annotations
 
+import encodings.utf_8_sig  # noqa: F401 - else the first file that is read imports it
 from collections.abc import Mapping
 from difflib import get_close_matches
 from io import StringIO
@@ -20,6 +21,7 @@ from pydantic_settings import (
 )
 
 from azpgauth.errors import Problem
+from azpgauth.importing import guard
 from azpgauth.settings.layers import PREFIX, Key, Layer, Origin, Value, variable, variables
 from azpgauth.settings.models import SECTIONS
 from azpgauth.settings.places import CONTROLS
@@ -215,7 +217,8 @@ def read_secrets(folder: Path, prefix: str = PREFIX) -> tuple[dict[str, Value], 
 def toml_layer(path: Path) -> Layer:
     """One TOML file, a table for each section."""
     try:
-        tables = TomlConfigSettingsSource(_Names, toml_file=path).toml_data
+        with guard():  # the first one imports the parser
+            tables = TomlConfigSettingsSource(_Names, toml_file=path).toml_data
     # TOMLDecodeError and UnicodeDecodeError are ValueErrors.
     except (OSError, ValueError, RecursionError) as exc:
         return Layer(problems=[unreadable(path, exc)], unreadable=True)
