@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from azpgauth.printable import one_line, printable, shortened
+from azpgauth.redacted import scrubbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,6 +60,8 @@ class Problem:
         reason: What is wrong.
         action: What is allowed, or the name that was probably meant.
         value: The offending value as Python writes it; never a secret, None where there is none.
+
+    What looks like a secret in them is masked.
     """
 
     setting: str
@@ -66,6 +69,12 @@ class Problem:
     reason: str
     action: str
     value: str | None = None
+
+    def __post_init__(self) -> None:
+        # All but the action may echo what somebody typed.
+        for name in ("setting", "origin", "reason", "value"):
+            if (text := getattr(self, name)) is not None:
+                object.__setattr__(self, name, scrubbed(text))
 
     def __str__(self) -> str:
         reason = self.reason if self.value is None else f"{shortened(self.value)} {self.reason}"

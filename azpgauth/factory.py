@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 from azpgauth.errors import Problem, SettingsError
 from azpgauth.info import remember
 from azpgauth.opening import ASYNC_DRIVERS, Opening, Prepared
-from azpgauth.prepare import Sealed, from_env, prepare
+from azpgauth.prepare import from_env, prepare
+from azpgauth.redacted import Redacted
 
 if TYPE_CHECKING:
     import os
@@ -106,8 +107,9 @@ def connect_from_env(**keywords: Any) -> Any:
         ...     with pool.connection() as conn:
         ...         conn.execute("select current_user").fetchone()
     """
-    keywords = Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
-    return _pool(from_env(keywords))
+    given = Redacted(keywords)
+    del keywords  # a traceback shows locals
+    return _pool(from_env(given))
 
 
 def connect(
@@ -140,7 +142,9 @@ def connect(
         >>> settings = load_settings(driver="psycopg")  # doctest: +SKIP
         >>> pool = connect(settings)  # doctest: +SKIP
     """
-    return _pool(prepare(settings, credential, native))
+    arguments = Redacted(native)
+    del native  # a traceback shows locals
+    return _pool(prepare(settings, credential, arguments))
 
 
 @overload
@@ -178,8 +182,9 @@ def connection_from_env(**keywords: Any) -> Any:
         >>> with connection_from_env() as conn:  # doctest: +SKIP
         ...     conn.execute("vacuum")
     """
-    keywords = Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
-    prepared = from_env(keywords)
+    given = Redacted(keywords)
+    del keywords  # a traceback shows locals
+    prepared = from_env(given)
     if prepared.driver in ASYNC_DRIVERS:
         raise _wrong_driver(prepared.driver, "connection_from_env", "aconnection_from_env")
     conn = prepared.opened("connect")
@@ -226,9 +231,10 @@ def aconnect_from_env(**keywords: Any) -> Opening[Any]:
         >>> async with aconnect_from_env(driver="asyncpg") as pool:  # doctest: +SKIP
         ...     await pool.fetchval("select current_user")
     """
-    keywords = Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
+    given = Redacted(keywords)
+    del keywords  # a traceback shows locals
     return Opening(
-        lambda: _on_loop(from_env(keywords, on_loop=True), "aconnect_from_env"),
+        lambda: _on_loop(from_env(given, on_loop=True), "aconnect_from_env"),
         "aopen_pool",
         remember,
     )
@@ -257,8 +263,9 @@ def aconnect(
     Example:
         >>> pool = await aconnect(settings)  # doctest: +SKIP
     """
+    arguments = Redacted(native)
     return Opening(
-        lambda: _on_loop(prepare(settings, credential, native, on_loop=True), "aconnect"),
+        lambda: _on_loop(prepare(settings, credential, arguments, on_loop=True), "aconnect"),
         "aopen_pool",
         remember,
     )
@@ -299,9 +306,10 @@ def aconnection_from_env(**keywords: Any) -> Opening[Any]:
         >>> async with aconnection_from_env(driver="asyncpg") as conn:  # doctest: +SKIP
         ...     await conn.add_listener("orders", print)
     """
-    keywords = Sealed(keywords)  # type: ignore[assignment]  # at once: out of tracebacks
+    given = Redacted(keywords)
+    del keywords  # a traceback shows locals
     return Opening(
-        lambda: _on_loop(from_env(keywords, on_loop=True), "aconnection_from_env"),
+        lambda: _on_loop(from_env(given, on_loop=True), "aconnection_from_env"),
         "aconnect",
         remember,
     )

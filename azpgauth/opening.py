@@ -11,14 +11,16 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from azpgauth.diagnosis import diagnose, retry_delay
-from azpgauth.errors import ConnectError
+from azpgauth.errors import AzpgauthError, ConnectError
 from azpgauth.importing import guard, load
+from azpgauth.redacted import scrubbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from azpgauth.login import Login
     from azpgauth.plan import ConnectPlan
+    from azpgauth.redacted import Redacted
 
 __all__ = ["ASYNC_DRIVERS", "Opening", "Prepared", "closing"]
 
@@ -53,7 +55,7 @@ class Prepared:
     driver: str
     plan: ConnectPlan
     login: Login
-    native: Mapping[str, Any] | None
+    native: Redacted[Mapping[str, Any] | None]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> tuple[Any, tuple[type[BaseException], ...]]:
@@ -71,12 +73,16 @@ class Prepared:
         """As `load`, without a request for the token."""
         with guard():
             module = load(_MODULES[self.driver])
-            return module, module.errors(**self.options)
+            return module, (*module.errors(**self.options), AzpgauthError)
 
     def unopened(self) -> Any:
         """The async driver's pool, which opens when it is first used."""
         module, _ = self.load()
-        return module.unopened_pool(self.plan, self.login, self.native, **self.options)
+        try:
+            return module.unopened_pool(self.plan, self.login, self.native.held, **self.options)
+        except AzpgauthError as exc:
+            error = exc.with_traceback(None)  # its frames have what is in `native`
+        raise error
 
     def opened(self, how: str) -> Any:
         """What a function of the driver's module makes; tried again while that may help.
@@ -92,7 +98,7 @@ class Prepared:
         while True:
             try:
                 return getattr(module, how)(
-                    self.plan, self.login, self.native, timeout=course.left(), **self.options
+                    self.plan, self.login, self.native.held, timeout=course.left(), **self.options
                 )
             except errors as exc:
                 error = exc
@@ -109,7 +115,7 @@ class Prepared:
         while True:
             try:
                 return await getattr(module, how)(
-                    self.plan, self.login, self.native, timeout=course.left(), **self.options
+                    self.plan, self.login, self.native.held, timeout=course.left(), **self.options
                 )
             except errors as exc:
                 error = exc
@@ -134,7 +140,10 @@ class _Course:
 
         Raises:
             ConnectError: Another one would change nothing, or come too late.
+            AzpgauthError: An error that says already what it is.
         """
+        if isinstance(error, AzpgauthError):
+            raise error.with_traceback(None)  # its frames have what is in `native`
         # SQLAlchemy wraps the driver's error. The frames are the driver's: they hold the password.
         error = (getattr(error, "orig", None) or error).with_traceback(None)
         self._attempts += 1
@@ -158,7 +167,7 @@ class _Course:
         lines = [f"cannot connect to {where}: {deeper}"]
         if diagnosis.cause:
             lines += [f"cause: {diagnosis.cause}", f"to do: {diagnosis.remedy}"]
-        return ConnectError("\n  ".join(lines))
+        return ConnectError(scrubbed("\n  ".join(lines)))
 
 
 class Opening(Generic[T]):

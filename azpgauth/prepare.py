@@ -14,6 +14,7 @@ from azpgauth.login import Login, StaticLogin, TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, Prepared
 from azpgauth.passed import is_async, is_credential, source_of
 from azpgauth.plan import ConnectPlan, PoolLimits
+from azpgauth.redacted import Redacted
 from azpgauth.tls import Roots, Tls, default_roots
 
 if TYPE_CHECKING:
@@ -26,61 +27,46 @@ if TYPE_CHECKING:
 
     Credential: TypeAlias = TokenCredential | AsyncTokenCredential
 
-__all__ = ["Sealed", "from_env", "login_of", "plan_of", "prepare"]
+__all__ = ["from_env", "login_of", "plan_of", "prepare"]
 
 
-class Sealed:
-    """The keyword arguments of a call, whose secrets no traceback that shows locals may show."""
-
-    def __init__(self, keywords: dict[str, Any]) -> None:
-        self._keywords = keywords
-
-    def __repr__(self) -> str:
-        return f"<keywords {', '.join(self._keywords)}>"
-
-    def native(self) -> Mapping[str, Any] | None:
-        """What is for the driver alone."""
-        return self._keywords.get("native")
-
-    def credential(self) -> Credential | None:
-        """The credential object, if that is what was passed under this name."""
-        passed = self._keywords.get("credential")
-        return passed if is_credential(passed) else None
-
-    def settings(self) -> Settings:
-        """The settings, read from the world with the rest of the keywords."""
-        # pydantic takes a while to import: not where an event loop may be waiting.
-        with guard():
-            from azpgauth.settings import explain, load_settings
-
-        keywords = {k: v for k, v in self._keywords.items() if k not in {"native", "credential"}}
-        if self.credential() is not None:
-            # It signs in by itself: what the settings say of another one need not be complete.
-            settings = load_settings(**keywords, credential={"kind": "default"})
-            below = explain(settings)["credential.kind"].shadowed
-            if below and below[0][0] in {"password", "none"}:
-                raise _beside(str(below[0][0]))
-            return settings
-        if self._keywords.get("credential") is not None:
-            keywords["credential"] = self._keywords["credential"]
-        return load_settings(**keywords)
-
-
-def from_env(keywords: Any, *, on_loop: bool = False) -> Prepared:
-    """Read the settings that a call's keywords, sealed, lead to, and prepare to connect.
+def from_env(keywords: Redacted[dict[str, Any]], *, on_loop: bool = False) -> Prepared:
+    """Read the settings that a call's keywords lead to, and prepare to connect.
 
     Args:
-        keywords: A `Sealed`.
+        keywords: The keyword arguments; no traceback that shows locals may show their secrets.
         on_loop: Whether an async driver is needed.
     """
-    settings = keywords.settings()
-    return prepare(settings, keywords.credential(), keywords.native(), on_loop=on_loop)
+    passed = keywords.held.get("credential")
+    credential = Redacted(passed if is_credential(passed) else None)
+    del passed
+    native = Redacted(keywords.held.get("native"))
+    return prepare(_settings(keywords), credential.held, native, on_loop=on_loop)
+
+
+def _settings(keywords: Redacted[dict[str, Any]]) -> Settings:
+    """The settings, read from the world with the rest of the keywords."""
+    # pydantic takes a while to import: not where an event loop may be waiting.
+    with guard():
+        from azpgauth.settings import explain, load_settings
+
+    rest = Redacted({k: v for k, v in keywords.held.items() if k not in {"native", "credential"}})
+    if keywords.held.get("credential") is None:
+        return load_settings(**rest.held)
+    if not is_credential(keywords.held["credential"]):
+        return load_settings(**rest.held, credential=keywords.held["credential"])
+    # It signs in by itself: what the settings say of another one need not be complete.
+    settings = load_settings(**rest.held, credential={"kind": "default"})
+    below = explain(settings)["credential.kind"].shadowed
+    if below and below[0][0] in {"password", "none"}:
+        raise _beside(str(below[0][0]))
+    return settings
 
 
 def prepare(
     settings: Settings,
     credential: Credential | None,
-    native: Mapping[str, Any] | None,
+    native: Redacted[Mapping[str, Any] | None],
     *,
     on_loop: bool = False,
 ) -> Prepared:

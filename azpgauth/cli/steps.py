@@ -27,6 +27,7 @@ from azpgauth.errors import (
 from azpgauth.login import TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, closing
 from azpgauth.prepare import prepare
+from azpgauth.redacted import Redacted
 from azpgauth.settings import explain, load_settings
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Check:
         self.prepared = prepare(
             self.settings,
             None,
-            None,
+            Redacted(None),
             on_loop=self.settings.driver.name in ASYNC_DRIVERS,
         )
         self.prepared.plan.libpq(0)  # says no to what libpq would read behind the settings

@@ -8,19 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     StringConstraints,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from azpgauth.clouds import full_scope
+from azpgauth.settings.closed import Closed
 from azpgauth.settings.secret import hidden
 
 __all__ = [
-    "FROZEN",
     "Authority",
     "ExistingFile",
     "Name",
@@ -32,15 +30,9 @@ __all__ = [
     "no_bool",
 ]
 
-FROZEN = ConfigDict(
-    frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=False
-)
 
-
-class Section(BaseModel):
+class Section(Closed):
     """One of the five sections. No error shows what stands under a name that there is not."""
-
-    model_config = FROZEN
 
     @model_validator(mode="before")
     @classmethod
@@ -90,8 +82,16 @@ def _listed(value: object) -> object:
 
 
 def _authority(value: object) -> object:
-    if isinstance(value, str) and "://" in value and not value.lower().startswith("https://"):
+    if not isinstance(value, str):
+        return value
+    if "://" in value and not value.lower().startswith("https://"):
         raise PydanticCustomError("authority", "is no https URL, and tokens travel protected only")
+    if any(char.isspace() or char in "@;=?#%" for char in value.strip()):
+        raise PydanticCustomError(
+            "authority",
+            "is no authority's host",
+            {"action": "give its name alone, such as login.microsoftonline.com"},
+        )
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from azpgauth.redacted import scrubbed
 from azpgauth.settings.models import SECTIONS
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class Origin:
 
     kind: Kind
     where: str
+
+    def __post_init__(self) -> None:
+        # Names are typed, too: of a file, of a table, of a field.
+        object.__setattr__(self, "where", scrubbed(self.where))
 
     def __str__(self) -> str:
         return self.where

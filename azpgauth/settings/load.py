@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from azpgauth.errors import Problem, SettingsError
 from azpgauth.printable import one_line
+from azpgauth.redacted import Redacted, masked
 from azpgauth.settings.conventions import convention_layers
 from azpgauth.settings.explain import remember
 from azpgauth.settings.layers import PREFIX, Layer, Origin, Value, variable
@@ -18,7 +19,7 @@ from azpgauth.settings.merge import Merged, merge
 from azpgauth.settings.mistakes import told
 from azpgauth.settings.models import SECTIONS, ServerSettings, Settings
 from azpgauth.settings.places import Wish, find_places
-from azpgauth.settings.secret import SECRETS, Unshown
+from azpgauth.settings.secret import SECRETS
 from azpgauth.settings.sources import (
     keyword_layer,
     read_dotenv,
@@ -72,23 +73,39 @@ def load_settings(
     Example:
         >>> load_settings(server={"port": 6432})  # doctest: +SKIP
     """
-    sections = Unshown(sections)  # at once: out of tracebacks
-    wish = Wish(env, config, env_file, secrets_dir, alone=prefix != PREFIX)
-    settings, merged = _loaded(wish, prefix, sections)
-    if settings is None or merged.problems:
-        problems = merged.problems
-        del merged  # a traceback shows locals
+    wish = Redacted(Wish(env, config, env_file, secrets_dir, alone=prefix != PREFIX))
+    given = Redacted((prefix, sections))
+    # A traceback shows locals, and a secret may have been typed anywhere.
+    del env, config, env_file, secrets_dir, prefix, sections
+    read = Redacted(_read(wish.held, *given.held))
+    settings, problems = read.held[0], read.held[1].problems
+    if settings is None or problems:
         raise SettingsError(problems)
-    _warn_of_secrets(merged, prefix)
-    remember(settings, merged)
+    _warn_of_secrets(read.held[1], given.held[0])
+    remember(settings, read.held[1])
     return settings
 
 
-def _loaded(wish: Wish, prefix: str, sections: Mapping[str, Any]) -> tuple[Settings | None, Merged]:
+def _read(wish: Wish, prefix: str, sections: Mapping[str, Any]) -> tuple[Settings | None, Merged]:
     """The settings, if they can be made; what they came from, and what is wrong with it."""
     problem = _of_prefix(prefix)
     if problem is not None:
         return None, Merged(problems=[problem])
+    merged = _merged(wish, prefix, sections)
+    data: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for (section, name), values in merged.values.items():
+        data[section][name] = values[0].raw
+    try:
+        return Settings.model_validate(data), merged
+    except ValidationError as exc:
+        problems = told(exc, data, merged.values, prefix, incomplete=merged.unreadable)
+        reported = {problem.setting for problem in merged.problems}
+        merged.problems += [each for each in problems if each.setting not in reported]
+        return None, merged
+
+
+def _merged(wish: Wish, prefix: str, sections: Mapping[str, Any]) -> Merged:
+    """What all sources come to."""
     environ = {
         name: Value(raw, Origin("environment", f"environment variable {name}"))
         for name, raw in os.environ.items()
@@ -109,21 +126,11 @@ def _loaded(wish: Wish, prefix: str, sections: Mapping[str, Any]) -> tuple[Setti
             everything |= {name: value for name, value in found.items() if str(value.raw).strip()}
         conventions = convention_layers(everything)
     default_mode = ServerSettings.model_fields["sslmode"].default
-    merged = merge(
+    return merge(
         [Layer(problems=places.problems, unreadable=bool(places.problems)), *layers],
         conventions,
         default_mode,
     )
-    data: dict[str, dict[str, Any]] = {section: Unshown() for section in SECTIONS}
-    for (section, name), values in merged.values.items():
-        data[section][name] = values[0].raw
-    try:
-        return Settings.model_validate(data), merged
-    except ValidationError as exc:
-        problems = told(exc, data, merged.values, prefix, incomplete=merged.unreadable)
-        reported = {problem.setting for problem in merged.problems}
-        merged.problems += [each for each in problems if each.setting not in reported]
-        return None, merged
 
 
 def _of_prefix(prefix: str) -> Problem | None:
@@ -134,10 +141,10 @@ def _of_prefix(prefix: str) -> Problem | None:
     where = "keyword argument prefix="
     if not re.fullmatch(r"[A-Za-z]\w*_", prefix):
         reason, action = "is no prefix of variables", "write one such as REPORTS_, with its _"
-        return Problem("prefix", where, reason, action, repr(prefix))
+        return Problem("prefix", where, reason, action, repr(masked(prefix)))
     if prefix.upper().startswith(PREFIX):
         reason = f"begins with {PREFIX}, whose variables are the first database's"
-        return Problem("prefix", where, reason, "write one such as REPORTS_", repr(prefix))
+        return Problem("prefix", where, reason, "write one such as REPORTS_", repr(masked(prefix)))
     return None
 
 

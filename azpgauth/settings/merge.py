@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import Problem
+from azpgauth.redacted import masked
 from azpgauth.settings.credential import KINDS, TOKENLESS, fields_of
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def merge(layers: Sequence[Layer], conventions: Sequence[Layer], default_mode: s
                 why = _not_from_others(merged, key, value, kind if known else "", default_mode)
             lower = number > rank or number >= len(layers)
             if why is None and key[0] == "credential" and lower:
-                why = None if key[1] in fields_of(kind) else f"is not for kind {kind}"
+                why = None if key[1] in fields_of(kind) else f"is not for kind {masked(kind)}"
             if why is None:
                 merged.values.setdefault(key, []).append(value)
             elif why:
@@ -117,7 +118,7 @@ def _not_from_others(
             Problem(
                 "credential.password",
                 str(value.origin),
-                f"is a password beside credential.kind {kind}, which signs in with a token",
+                f"is a password beside credential.kind {masked(kind)}, which signs in with a token",
                 "remove the password there, or set AZPG_CREDENTIAL_KIND=password to use it",
             )
         )
@@ -134,14 +135,14 @@ def _mode(merged: Merged, value: Value, default: str) -> str | None:
                 str(value.origin),
                 "is no sslmode",
                 f"use one of {', '.join(reversed(_MODES[1:]))}",
-                repr(mode),
+                repr(masked(mode)),
             )
         )
         return ""
     there = merged.values.get(_MODE)
     ours = str(there[0].raw) if there else default
     if ours not in _MODES or _MODES.index(mode) <= _MODES.index(ours):
-        return f"does not raise {ours}, and what other tools set cannot lower it"
+        return f"does not raise {masked(ours)}, and what other tools set cannot lower it"
     # Above ours: it is the one rule in which the lower rank wins.
     merged.values[_MODE] = [value, *(there or ())]
     return ""

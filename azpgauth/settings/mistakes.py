@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import Problem
+from azpgauth.redacted import masked
 from azpgauth.settings.contradictions import contradictions
 from azpgauth.settings.conventions import SPELLINGS
 from azpgauth.settings.credential import KINDS, kinds_with
@@ -124,7 +125,7 @@ def _of_another_kind(name: str, kinds: Sequence[Value]) -> tuple[str, str]:
     mine = kinds[0].raw if kinds else "default"
     # Of a kind that another tool implies, the user may not know.
     implied = kinds and kinds[0].origin.kind == "convention"
-    reason = f"does not belong to credential.kind {mine}"
+    reason = f"does not belong to credential.kind {masked(str(mine))}"
     reason += f" (from {kinds[0].origin})" if implied else ""
     fitting = " or ".join(kinds_with(name))
     return reason, f"remove it, or set credential.kind to {fitting} (AZPG_CREDENTIAL_KIND)"

@@ -5,12 +5,13 @@ The descriptions are what users read: keep them to one line that says meaning an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from unicodedata import normalize
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     TypeAdapter,
@@ -20,6 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from azpgauth.clouds import cloud_of
+from azpgauth.settings.closed import Closed
 from azpgauth.settings.contradictions import contradictions, is_address
 from azpgauth.settings.credential import (
     FIELDS,
@@ -27,7 +29,7 @@ from azpgauth.settings.credential import (
     CredentialSettings,
     DefaultCredentialSettings,
 )
-from azpgauth.settings.fields import FROZEN, ExistingFile, Name, Section, Whole, no_bool
+from azpgauth.settings.fields import ExistingFile, Name, Section, Whole, no_bool
 from azpgauth.settings.secret import hidden, sealed
 
 if TYPE_CHECKING:
@@ -70,15 +72,23 @@ def _checked_host(name: str) -> str:
         raise _no_host("holds a user; that goes into database.user, and a password into no host")
     if "$" in name:
         raise _no_host("is not a host's name: variables in it are not replaced")
-    if is_address(name.strip("[]")):
-        return name.strip("[]")
     if name.startswith("/"):
         return name
+    address, _, zone = name.strip("[]").partition("%")
+    if is_address(address) and (not zone or re.fullmatch(r"[\w.-]+", zone)):
+        return name.strip("[]")
     if ":" in name:
         raise _no_host("holds a port; that goes into server.port")
-    if any(char.isspace() or char in "/'\"\\{}[]" or not char.isprintable() for char in name):
+    if not all(map(_may_be_in_a_name, normalize("NFKC", name))):
         raise _no_host("is not a host's name")
     return name
+
+
+def _may_be_in_a_name(char: str) -> bool:
+    # Names of other scripts than ASCII's are for the resolver to judge.
+    if char.isascii():
+        return char.isalnum() or char in "-._"
+    return char.isprintable() and not char.isspace()
 
 
 def _sslmode(value: object) -> object:
@@ -200,7 +210,7 @@ class PoolSettings(Section):
     )
 
 
-class Settings(BaseModel):
+class Settings(Closed):
     """All of it. `load_settings` reads it from the world; a program can also make it itself.
 
     Example:
@@ -208,8 +218,6 @@ class Settings(BaseModel):
         >>> settings.server.port
         5432
     """
-
-    model_config = FROZEN
 
     server: ServerSettings
     database: DatabaseSettings

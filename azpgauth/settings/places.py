@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import Problem
+from azpgauth.redacted import masked
 from azpgauth.settings.layers import Layer, Value
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def _too_late(found: Mapping[str, Value]) -> list[Problem]:
 
 
 def _missing(keyword: str, what: str, path: str, origin: str) -> Problem:
-    return Problem(keyword, origin, f"there is no {what} {path}", f"name a {what} that exists")
+    reason = f"there is no {what} {masked(path)}"
+    return Problem(keyword, origin, reason, f"name a {what} that exists")
 
 
 def _is_name(env: str, origin: str, problems: list[Problem]) -> bool:
@@ -190,7 +192,7 @@ def _is_name(env: str, origin: str, problems: list[Problem]) -> bool:
         return True
     reason = "is no name of an environment"
     action = "use letters, digits, - and _ alone: it stands in the names of files"
-    problems.append(Problem("env", origin, reason, action, repr(env)))
+    problems.append(Problem("env", origin, reason, action, repr(masked(env))))
     return False
 
 
@@ -206,9 +208,10 @@ def _no_such_environment(env: str, origin: str, base: Path, config: Path) -> Pro
     action = (
         f"those that exist: {', '.join(there)}"
         if there
-        else f"make one of the files, or remove the name to have {config} and {base} alone"
+        else "make one of the files, or remove the name to have "
+        f"{masked(str(config))} and {masked(str(base))} alone"
     )
-    files = f"{_neighbour(config, env)} nor {_neighbour(base, env)}"
+    files = " nor ".join(masked(str(_neighbour(path, env))) for path in (config, base))
     return Problem(
         "env", origin, f"names an environment without a file: no {files}", action, repr(env)
     )

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date, time
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, SecretStr, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from azpgauth.errors import Problem, SettingsError
+from azpgauth.redacted import MASK, holds_secret, masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
-__all__ = ["MASK", "SECRETS", "SecretText", "Unshown", "hidden", "presentable", "sealed"]
+__all__ = ["SECRETS", "SecretText", "hidden", "presentable", "sealed", "sealed_values"]
 
 SECRETS: frozenset[str] = frozenset({"password", "client_secret", "certificate_password"})
 """The credential's fields whose values no message may show."""
-
-MASK = "**********"
-
-
-class Unshown(dict[str, Any]):
-    """The keyword arguments of a call, of which a traceback that shows locals shows the names.
-
-    A secret may be among them under any name: under a mistyped one, for instance.
-    """
-
-    def __repr__(self) -> str:
-        return f"<keywords {', '.join(map(str, self))}>"
 
 
 class Secret(SecretStr):
@@ -99,6 +90,18 @@ def hidden(fields: Mapping[str, Any], known: AbstractSet[str]) -> dict[str, Any]
     return {name: value if name in known else _Hidden() for name, value in fields.items()}
 
 
+def sealed_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that nobody checks, with those that stand where secrets do wrapped."""
+    return {
+        name: Secret(value)
+        if name in SECRETS and isinstance(value, str)
+        else sealed_values(value)
+        if isinstance(value, Mapping)
+        else value
+        for name, value in values.items()
+    }
+
+
 def _wrapped(value: object) -> object:
     if value is None or isinstance(value, SecretStr):
         return value
@@ -127,15 +130,26 @@ def presentable(section: str, name: str, value: Any) -> Any:
         name: Its field.
         value: The value, as a source has it.
     """
-    if value is None:
-        return None
-    if section == "credential" and name in SECRETS:
-        return MASK
+    if name in SECRETS:
+        return None if value is None else MASK
     if isinstance(value, str):
-        if "-----BEGIN" in value:  # a key or a certificate where its path belongs
-            return f"-----BEGIN {MASK}"
-        if section == "server" and "@" in value:  # a URL with a password where a name belongs
-            return f"{MASK}@{value.rpartition('@')[2].partition('?')[0]}"
-        if section == "server" and "?" in value:
-            return value.partition("?")[0]
-    return value
+        return _presentable_text(section, value)
+    if isinstance(value, PurePath):
+        return value if masked(str(value)) == str(value) else masked(str(value))
+    if isinstance(value, (list, tuple)):
+        kind = list if isinstance(value, list) else tuple
+        return kind(presentable(section, name, each) for each in value)
+    if isinstance(value, Mapping):
+        return {
+            masked(str(key)): MASK if holds_secret(f"{key}={each}") else presentable("", "", each)
+            for key, each in value.items()
+        }
+    plain = value is None or isinstance(value, (bool, int, float, date, time))
+    return value if plain else MASK  # what else there is may show a secret in its repr
+
+
+def _presentable_text(section: str, text: str) -> str:
+    if section == "server" and "@" in text:
+        # Here, whatever stands before it is a user, who goes with a password.
+        text = masked(f"{MASK}:{text}")
+    return (masked(text).partition("?")[0] if section == "server" else masked(text)) or MASK

@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from azpgauth.errors import Problem
 from azpgauth.importing import guard
+from azpgauth.redacted import MASK, masked
 from azpgauth.settings.layers import PREFIX, Key, Layer, Origin, Value, variable, variables
 from azpgauth.settings.models import SECTIONS
 from azpgauth.settings.places import CONTROLS
@@ -62,20 +63,22 @@ def keyword_layer(sections: Mapping[str, Any], keywords: Iterable[str]) -> Layer
     layer = Layer()
     for section, value in sections.items():
         given = {"name": value} if section == "driver" and isinstance(value, str) else value
-        where = f"keyword argument {section}="
+        shown = masked(str(section))
+        where = f"keyword argument {shown}="
         if section not in SECTIONS:
             known = sorted({*keywords, *SECTIONS})
             near = get_close_matches(section, known, 1, 0.6)
             action = f"did you mean {near[0]}=?" if near else f"those that exist: {_listed(known)}"
-            layer.problems.append(Problem(section, where, "there is no such keyword", action))
+            layer.problems.append(Problem(shown, where, "there is no such keyword", action))
         elif not isinstance(given, Mapping):
             reason = f"is a {type(given).__name__} where a mapping is needed"
             action = f"write {section}={{…}} with {_listed(SECTIONS[section])}"
             layer.problems.append(Problem(section, where, reason, action))
         else:
             for name, raw in given.items():
-                origin = Origin("keyword", f"keyword argument {section}={{{name!r}: …}}")
-                _put(layer, section, name, Value(raw, origin), f"{section}[{name!r}]")
+                shown = repr(masked(name) if isinstance(name, str) else MASK)
+                origin = Origin("keyword", f"keyword argument {section}={{{shown}: …}}")
+                _put(layer, section, name, Value(raw, origin), f"{section}[{shown}]")
     return layer
 
 
@@ -225,17 +228,17 @@ def toml_layer(path: Path) -> Layer:
     layer = Layer()
     for section, table in tables.items():
         if section not in SECTIONS:
-            layer.problems.append(
-                unknown(f"[{section}]", f"{path}, [{section}]", section, SECTIONS, "tables")
-            )
+            shown = f"[{masked(section)}]"
+            layer.problems.append(unknown(shown, f"{path}, {shown}", section, SECTIONS, "tables"))
         elif not isinstance(table, dict):
             reason = "is a value where a table is needed"
             action = f"write [{section}] on a line of its own, and the settings below it"
             layer.problems.append(Problem(section, f"{path}, {section}", reason, action))
         else:
             for name, raw in table.items():
-                origin = Origin("toml", f"{path}, [{section}] {name}")
-                _put(layer, section, name, Value(raw, origin), f"[{section}] {name}")
+                shown = f"[{section}] {masked(name)}"
+                origin = Origin("toml", f"{path}, {shown}")
+                _put(layer, section, name, Value(raw, origin), shown)
     return layer
 
 

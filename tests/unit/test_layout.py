@@ -12,13 +12,14 @@ import azpgauth
 PACKAGE = Path(azpgauth.__file__).parent
 
 DRIVERS = {"psycopg3", "psycopg2", "sqlalchemy", "asyncpg"}
-BY_ALL = {"errors", "importing", "printable"}
+BY_ALL = {"errors", "importing", "printable", "redacted"}
 ALLOWED = {
     "__init__": {"errors", "factory", "info", "opening", "settings"},
     "__main__": {"cli"},
     "printable": set(),
     "errors": {"printable"},
     "importing": set(),
+    "redacted": set(),
     "clouds": set(),
     "token": set(),
     "schedule": {"token"},
@@ -37,18 +38,26 @@ ALLOWED = {
     "login": {"token", "tokens", "role"},
     "signin": {"login", "tls"},
     "dropin": {"clouds", "login", "passed", "tls"},
-    "settings": {"clouds", "tls"},
+    "settings": {"clouds", "redacted", "tls"},
     "credentials": {"clouds", "passed", "token", "tokens", "settings"},
     "opening": {"plan", "login", "diagnosis", *DRIVERS},
     "info": {"login", "opening"},
     "prepare": {
-        *("opening", "plan", "login", "tls", "clouds", "credentials", "passed", "settings"),
+        *("opening", "plan", "login", "redacted", "tls", "clouds", "credentials", "passed"),
+        "settings",
     },
-    "factory": {"info", "opening", "prepare", "settings", "psycopg2"},  # psycopg2: for types only
+    "factory": {
+        "info",
+        "opening",
+        "prepare",
+        "redacted",
+        "settings",
+        "psycopg2",
+    },  # psycopg2: types
     "sandbox": {"credentials"},
     "cli": {
-        *("__init__", "clouds", "diagnosis", "login", "opening", "plan", "prepare", "role"),
-        *("sandbox", "settings", "tls"),
+        *("__init__", "clouds", "diagnosis", "login", "opening", "plan", "prepare"),
+        *("redacted", "role", "sandbox", "settings", "tls"),
     },
     "psycopg2_pool": {"plan", "signin"},
     **{
