@@ -4,15 +4,23 @@ Each row is a small world (variables, files, keyword arguments) with a mistake i
 what the report says to do, and nothing else; after it, the settings load.
 """
 
+import asyncio
 import logging
 import pickle
-import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from leaks import leaked
 
-from azpgauth import SettingsError, explain, load_settings
+from azpgauth import (
+    SettingsError,
+    aconnect_from_env,
+    connect_from_env,
+    connection_from_env,
+    explain,
+    load_settings,
+)
 from azpgauth.settings.secret import SECRETS
 
 HOST = "shop.postgres.database.azure.com"
@@ -573,6 +581,149 @@ MISTAKES = [
         keywords={"prefix": "AZPG_REPORTS_"},
         mend={"prefix": "REPORTS_"},
     ),
+    # -- secrets where none belongs ---------------------------------------------------------------
+    *(
+        wrong("AZPG_SERVER_HOST", value, ["server.host", "**********"], HOST)
+        for value in (
+            f"host=x password={SECRET}",
+            f"x;password={SECRET}",
+            f"Server=x;Pwd = {SECRET};Database=d",
+            f"x?sslpassword={SECRET}",
+            f"postgresql://app:{SECRET}@h:5432/d",
+            f"app:{SECRET}@h",
+            f"app:my {SECRET}@h",
+            f"{SECRET}@h",
+            f"app%3A{SECRET}%40h",
+            f"x%3Bpassword%3D{SECRET}",
+            f"x\uff1bpassword\uff1d{SECRET}",
+            f"AccountName=x;AccountKey={SECRET}==",
+            f"h,x;password={SECRET}",
+            f"fe80::1%x;password={SECRET}",
+            f'{{"host": "h", "password": "{SECRET}"}}',
+        )
+    ),
+    *(
+        wrong(name, value, ["**********"], right)
+        for name, value, right in (
+            ("AZPG_SERVER_PORT", f"app:{SECRET}@h:5432", "5432"),
+            ("AZPG_SERVER_PORT", f"5432 password={SECRET}", "5432"),
+            ("AZPG_SERVER_SSLMODE", f"require;Password={SECRET}", "require"),
+            ("AZPG_SERVER_SSLROOTCERT", f"postgresql://app:{SECRET}@h", "auto"),
+            ("AZPG_SERVER_SSLROOTCERT", f"ca.pem&sslpassword={SECRET}", "auto"),
+            ("AZPG_SERVER_CONNECT_TIMEOUT", f"10 passwd={SECRET}", "10"),
+            ("AZPG_SERVER_CLOUD", f"client_secret={SECRET}", "public"),
+            ("AZPG_DRIVER_NAME", f"postgresql+psycopg://app:{SECRET}@h", "psycopg"),
+            ("AZPG_DRIVER_DIALECT", f"pass={SECRET}", "psycopg"),
+            ("AZPG_POOL_MAX_SIZE", f"10;pwd={SECRET}", "10"),
+            ("AZPG_POOL_TIMEOUT", f"eyJhbGciOiJub25lIn0.{SECRET}.x", "30"),
+            ("AZPG_CREDENTIAL_KIND", f"client-secret, client_secret = {SECRET}", "default"),
+            ("AZPG_CREDENTIAL_KIND", f"app:{SECRET}@h", "default"),
+            ("AZPG_CREDENTIAL_SCOPE", f"https://a.b password={SECRET}", "https://a.b"),
+            ("AZPG_CREDENTIAL_AUTHORITY", f"https://app:{SECRET}@login.example", "login.example"),
+            ("AZPG_CREDENTIAL_AUTHORITY", f"http://app:{SECRET}@login.example", "login.example"),
+            ("AZPG_CREDENTIAL_AUTHORITY", f"app:{SECRET}@login.example", "login.example"),
+            ("AZPG_CREDENTIAL_REFRESH", f"secret={SECRET}", "on-demand"),
+            ("AZPG_CREDENTIAL_EXCLUDE_CLI_CREDENTIAL", f"token={SECRET}", "true"),
+        )
+    ),
+    wrong("AZPG_CREDENTIAL_TENANT_ID", f"app:{SECRET}@h", ["**********"], TENANT, CLIENT),
+    *(
+        wrong(name, value, ["**********"])
+        for name in ("AZPG_CONFIG", "AZPG_SECRETS_DIR", "AZPG_ENV")
+        for value in (f"postgresql://app:{SECRET}@h", f"host=h password={SECRET}")
+    ),
+    Mistake(
+        "a certificate's path with a password",
+        ["credential.certificate_path", "**********"],
+        env={
+            "AZPG_CREDENTIAL_KIND": "client-certificate",
+            "AZPG_CREDENTIAL_CERTIFICATE_PATH": f"c.pem;password={SECRET}",
+        },
+        files={"c.pem": "x"},
+        base={k: v for k, v in CLIENT.items() if not k.endswith("SECRET")},
+        mend={"AZPG_CREDENTIAL_CERTIFICATE_PATH": "c.pem"},
+    ),
+    *(
+        Mistake(
+            f"a secret in the keyword {name}=",
+            [f"keyword argument {name}=", "**********"],
+            keywords={name: f"postgresql://app:{SECRET} x@h"},
+            mend={name: None},
+        )
+        for name in ("config", "env", "env_file", "secrets_dir")
+    ),
+    Mistake(
+        "a secret in the keyword prefix=",
+        ["keyword argument prefix=", "**********"],
+        env={"REPORTS_DATABASE_NAME": "r", "REPORTS_SERVER_HOST": "h"},
+        keywords={"prefix": f"postgresql://app:{SECRET}@h"},
+        mend={"prefix": "REPORTS_"},
+    ),
+    Mistake(
+        "a secret in the keyword driver=",
+        ["keyword argument driver=", "**********"],
+        keywords={"driver": f"postgresql://app:{SECRET}@h"},
+        mend={"driver": "psycopg"},
+    ),
+    Mistake(
+        "a secret in the name of a keyword",
+        ["**********"],
+        keywords={f"app:{SECRET}@h": 1},
+        mend={f"app:{SECRET}@h": None},
+    ),
+    Mistake(
+        "a secret in the name of a field",
+        ["keyword argument server={", "**********"],
+        keywords={"server": {f"host=h password={SECRET}": 1}},
+        mend={"server": {}},
+    ),
+    Mistake(
+        "a secret in a list of hosts",
+        ["server.host", "**********"],
+        keywords={"server": {"host": ["h", f"x;password={SECRET}"]}},
+        mend={"server": {"host": ["h"]}},
+    ),
+    Mistake(
+        "a mapping with a secret where a name belongs",
+        ["server.host", "**********"],
+        keywords={"server": {"host": {"password": SECRET}}},
+        mend={"server": {"host": "h"}},
+    ),
+    Mistake(
+        "a secret in a table's name",
+        ["azpgauth.toml, [", "**********"],
+        files={"azpgauth.toml": f'["postgresql://app:{SECRET}@h"]\nport = 1\n'},
+        mend={"azpgauth.toml": ""},
+    ),
+    Mistake(
+        "a secret in a key's name, twice",
+        ["azpgauth.toml", "**********"],
+        files={"azpgauth.toml": f'["password={SECRET}"]\n["password={SECRET}"]\n'},
+        mend={"azpgauth.toml": ""},
+    ),
+    Mistake(
+        "a secret among the values of TOML",
+        ["azpgauth.toml, [server] port", "**********"],
+        files={"azpgauth.toml": f'[server]\nport = ["app:{SECRET}@h"]\n'},
+        mend={"azpgauth.toml": ""},
+    ),
+    wrong(
+        "PGHOST",
+        f"h password={SECRET}",
+        ["server.host", "**********"],
+        HOST,
+        {"AZPG_DATABASE_NAME": "shop"},
+    ),
+    wrong(
+        "PGSSLMODE",
+        f"pwd={SECRET}",
+        ["server.sslmode", "**********"],
+        "require",
+        {
+            "PGHOST": HOST,
+            "AZPG_DATABASE_NAME": "shop",
+        },
+    ),
 ]
 
 
@@ -637,25 +788,11 @@ def test_no_output_of_any_kind_has_the_secret(monkeypatch, mistake, caplog, caps
     monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
     caplog.set_level(logging.DEBUG)
     keywords = world(monkeypatch, mistake)
-    try:
+    with pytest.raises(SettingsError) as caught:
         load_settings(**keywords)
-    except SettingsError as exc:
-        error = exc
-    frames = traceback.StackSummary.extract(
-        traceback.walk_tb(error.__traceback__.tb_next), capture_locals=True
-    )
-    shown = [
-        str(error),
-        repr(error),
-        repr(error.problems),
-        repr(vars(error)),
-        repr([(frame.name, frame.locals) for frame in frames]),
-        pickle.dumps(error).decode("latin-1"),
-        caplog.text,
-        *capsys.readouterr(),
-    ]
-    assert error.__cause__ is error.__context__ is None
-    for text in shown:
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert leaked(caught.value, SECRET) == []
+    for text in (caplog.text, *capsys.readouterr()):
         assert SECRET not in text
     settings = load_settings(**world(monkeypatch, mistake, mistake.mend))
     shown = [
@@ -670,6 +807,25 @@ def test_no_output_of_any_kind_has_the_secret(monkeypatch, mistake, caplog, caps
     ]
     for text in shown:
         assert SECRET not in text
+
+
+@pytest.mark.parametrize("connect", [connect_from_env, connection_from_env])
+def test_no_way_to_connect_has_the_secret_in_its_error(monkeypatch, mistake, connect):
+    keywords = world(monkeypatch, mistake)
+    with pytest.raises(SettingsError) as caught:
+        connect(**keywords)
+    assert leaked(caught.value, SECRET) == []
+
+
+def test_nor_has_a_way_to_connect_on_a_loop(monkeypatch, mistake):
+    keywords = world(monkeypatch, mistake)
+
+    async def main():
+        await aconnect_from_env(**keywords)
+
+    with pytest.raises(SettingsError) as caught:
+        asyncio.run(main())
+    assert leaked(caught.value, SECRET) == []
 
 
 def test_every_secret_is_in_the_table():
