@@ -81,7 +81,7 @@ class Prepared:
         try:
             return module.unopened_pool(self.plan, self.login, self.native.held, **self.options)
         except AzpgauthError as exc:
-            error = exc.with_traceback(None)  # its frames have what is in `native`
+            error = _without_frames(exc)
         raise error
 
     def opened(self, how: str) -> Any:
@@ -143,7 +143,7 @@ class _Course:
             AzpgauthError: An error that says already what it is.
         """
         if isinstance(error, AzpgauthError):
-            raise error.with_traceback(None)  # its frames have what is in `native`
+            raise _without_frames(error)
         # SQLAlchemy wraps the driver's error. The frames are the driver's: they hold the password.
         error = (getattr(error, "orig", None) or error).with_traceback(None)
         self._attempts += 1
@@ -168,6 +168,17 @@ class _Course:
         if diagnosis.cause:
             lines += [f"cause: {diagnosis.cause}", f"to do: {diagnosis.remedy}"]
         return ConnectError(scrubbed("\n  ".join(lines)))
+
+
+def _without_frames(error: AzpgauthError) -> AzpgauthError:
+    """The error without frames, its own and those behind it: they have what is in `native`."""
+    if error.__suppress_context__:
+        error.__context__ = None
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
+    return error
 
 
 class Opening(Generic[T]):

@@ -38,20 +38,20 @@ class Redacted(Generic[T]):
         raise TypeError("what is redacted is not pickled")
 
 
+# Bounded, so that a long text is looked at in one go.
 _NAME = (
-    r"[\w-]*(?:passw(?:or)?d|passwort|passphrase|pass|pwd|secret|token|signature|sig"
-    r"|(?:access|account|api|shared|private|master)[ _-]?(?:access)?[ _-]?key)[\w-]*"
+    r"(?:passw(?:or)?[dt]|passphrase|pass|pwd|secret|token|signature|(?<![a-z])sig(?![a-z])"
+    r"|(?:access|account|api|shared|private|master)[ _-]?(?:access)?[ _-]?key)[\w-]{0,40}"
 )
 _ANY_CASE = re.IGNORECASE | re.DOTALL
-_PAIR = re.compile(rf"(?P<name>(?<![\w-]){_NAME})(?P<sign>\s*=\s*)(?=\S).*", _ANY_CASE)
-_PAIR_OF_ANY_FORM = re.compile(rf"""(?<![\w-]){_NAME}["']?\s*(?:=>|[:=])\s*\S""", _ANY_CASE)
+_PAIR = re.compile(rf"(?P<name>{_NAME})(?P<sign>\s{{0,20}}=\s{{0,20}})(?=\S).*", _ANY_CASE)
+_PAIR_OF_ANY_FORM = re.compile(rf"""{_NAME}["']?\s{{0,20}}(?:=>|[:=])\s{{0,20}}\S""", _ANY_CASE)
 _PEM = re.compile(r"-----BEGIN.*", _ANY_CASE)
 # What begins like this is a header of JSON in base64; a part of one is masked as well.
 _JWT = re.compile(r"eyJ[\w-]{10,}(?:\.[\w.-]*)?")
 # https://learn.microsoft.com/purview/sit-defn-client-secret-api-key
 _CLIENT_SECRET = re.compile(r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{31,34}(?![\w~.-])")
-_USER_IN_URL = re.compile(r":/{1,2}[^\s/?#'\"]*:?\S*@")
-_USER_AND_PASSWORD = re.compile(r"[^\s'\"({\[<]+:\S*@")
+_WORD = re.compile(r"\S+")
 _SUSPECT = re.compile(r"[=@]|-----BEGIN|eyJ|Q~")
 _PLACE = re.compile(r"[\w.,:/\[\]-]*")
 
@@ -66,8 +66,7 @@ def scrubbed(text: str) -> str:
         return text
     text = _PEM.sub(f"-----BEGIN {MASK}", text)
     text = _CLIENT_SECRET.sub(MASK, _JWT.sub(MASK, text))
-    text = _USER_IN_URL.sub(f"://{MASK}@", text)
-    text = _USER_AND_PASSWORD.sub(f"{MASK}@", text)
+    text = _WORD.sub(_without_user, text)
     # Where a secret ends is not known for certain: nothing after its sign is shown.
     return _PAIR.sub(rf"\g<name>\g<sign>{MASK}", text)
 
@@ -84,10 +83,19 @@ def masked(value: str) -> str:
         return value
     if "-----BEGIN" in value:
         return f"-----BEGIN {MASK}"
-    place = value.rpartition("@")[2]
-    if place == value or any(map(_PAIR_OF_ANY_FORM.search, _readings(value))):
-        return MASK  # where a secret ends is not known: an @ may be part of it
-    return f"{MASK}@{place}" if _PLACE.fullmatch(place) and not holds_secret(place) else MASK
+    before, _, place = value.rpartition("@")
+    # Where another secret ends is not known: an @ may be part of it.
+    if before and not any(map(_holds_more, _readings(value))) and _PLACE.fullmatch(place):
+        return f"{MASK}@{place}"
+    return MASK
+
+
+def _without_user(word: re.Match[str]) -> str:
+    before, at, place = word[0].rpartition("@")
+    if not at or ":" not in before:
+        return word[0]
+    opening = before[: len(before) - len(before.lstrip("'\"({[<"))]
+    return f"{opening}{MASK}@{place}"
 
 
 def holds_secret(value: str) -> bool:
@@ -115,9 +123,11 @@ _READINGS = 12
 
 
 def _holds_secret(text: str) -> bool:
-    if "-----BEGIN" in text or _JWT.search(text) or _CLIENT_SECRET.search(text):
-        return True
     before, at, _ = text.rpartition("@")
-    if at and ":" in before:
-        return True
-    return _PAIR_OF_ANY_FORM.search(text) is not None
+    return bool(at and ":" in before) or _holds_more(text)
+
+
+def _holds_more(text: str) -> bool:
+    """Whether there is a secret in it that is not that of a URL's user."""
+    kinds = (_PEM, _JWT, _CLIENT_SECRET, _PAIR_OF_ANY_FORM)
+    return any(kind.search(text) is not None for kind in kinds)

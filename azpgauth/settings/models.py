@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from azpgauth.clouds import cloud_of
+from azpgauth.redacted import MASK
 from azpgauth.settings.closed import Closed
 from azpgauth.settings.contradictions import contradictions, is_address
 from azpgauth.settings.credential import (
@@ -242,7 +243,7 @@ class Settings(Closed):
             lines = "; ".join(f"{setting} {said}: {action}" for setting, said, action in found)
             error = PydanticCustomError("contradictions", "{all}", {"all": lines})
             raise ValidationError.from_exception_data(
-                cls.__name__, [InitErrorDetails(type=error, input=data)], hide_input=True
+                cls.__name__, [InitErrorDetails(type=error, input=MASK)], hide_input=True
             )
         return settings
 
