@@ -90,10 +90,9 @@ def connect_from_env(**keywords: Any) -> Any:
             driver's own constructor.
 
     Returns:
-        With one connection proven: a `psycopg_pool.ConnectionPool`, a
-        `psycopg2.pool.ThreadedConnectionPool` or a `sqlalchemy.Engine`. For an async driver its
-        pool or engine unopened, to be opened on its event loop; `aconnect_from_env` gives it open
-        and proven.
+        A `psycopg_pool.ConnectionPool`, a `psycopg2.pool.ThreadedConnectionPool` or a
+        `sqlalchemy.Engine`, with one connection proven. For an async driver its pool or engine
+        unopened, to be opened on its event loop; `aconnect_from_env` gives it open and proven.
 
     Raises:
         SettingsError: The settings hold mistakes.
@@ -172,7 +171,7 @@ def connection_from_env(**keywords: Any) -> Any:
         **keywords: As for `connect_from_env`.
 
     Returns:
-        The driver's own connection: a `psycopg.Connection`, psycopg2's connection or a
+        The driver's own connection, which is a `psycopg.Connection`, psycopg2's connection or a
         `sqlalchemy.Connection`.
 
     Raises:
@@ -220,9 +219,9 @@ def aconnect_from_env(**keywords: Any) -> Opening[Any]:
         **keywords: As for `connect_from_env`. A credential object may be an async one.
 
     Returns:
-        An awaitable that gives the open pool or engine with one connection proven: a
-        `psycopg_pool.AsyncConnectionPool`, an `AsyncEngine` or an `asyncpg.Pool`. As an async
-        context manager, it also closes it.
+        An awaitable that gives a `psycopg_pool.AsyncConnectionPool`, an `AsyncEngine` or an
+        `asyncpg.Pool`, open and with one connection proven. As an async context manager, it also
+        closes it.
 
     Raises:
         SettingsError: As for `connect_from_env`, like all others there.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 from jsonschema import Draft202012Validator
+from pages import blocks
 
 from azpgauth import Settings, SettingsError, load_settings
 from azpgauth.settings.layers import variable
@@ -243,20 +244,13 @@ def test_the_example_file_loads(tmp_path):
 
 
 SCHEMA = json.loads((ROOT / "schemas/azpgauth.schema.json").read_text())
-README = (ROOT / "README.md").read_text()
 TOMLS = {
     **{str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("examples/**/*.toml")},
-    **{
-        f"README block {number}": text
-        for number, text in enumerate(re.findall(r"```toml\n(.*?)```", README, re.DOTALL))
-    },
+    **{str(block): block.text for block in blocks("toml")},
 }
 DOTENVS = {
     **{str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("examples/**/*.env")},
-    **{
-        f"README block {number}": text
-        for number, text in enumerate(re.findall(r"```dotenv\n(.*?)```", README, re.DOTALL))
-    },
+    **{str(block): block.text for block in blocks("dotenv")},
 }
 
 
