@@ -111,16 +111,26 @@ def _part(code: Any, value: Any) -> Iterator[str]:
 def command_options(name: str) -> str:
     """How a command is called, its example, and its options."""
     command = app.commands[name]
-    context = click.Context(command, info_name=f"azpgauth {name}")
-    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     example = inspect.getdoc(command.callback).partition("Example: ")[2]
     rows = [
         row(f"`{_option(each)}`", each.help or "")
         for each in command.params
         if isinstance(each, click.Option)
     ]
-    parts = [f"Call it as `{usage}`, for example:", f"```sh\n{example}\n```"]
+    parts = [f"Call it as `{_usage(name, command)}`, for example:", f"```sh\n{example}\n```"]
     return "\n\n".join([*parts, table(("option", "meaning"), rows)])
+
+
+def _usage(name: str, command: click.Command) -> str:
+    # click's own text of this is not the same in all its versions.
+    words = ["azpgauth", name, "[OPTIONS]"]
+    if isinstance(command, click.Group):
+        words.append(f"[{'|'.join(sorted(command.commands))}]")
+    for each in command.params:
+        if isinstance(each, click.Argument):
+            word = each.name.upper() + "..." * (each.nargs == -1)
+            words.append(word if each.required else f"[{word}]")
+    return " ".join(words)
 
 
 def _option(option: click.Option) -> str:

@@ -100,19 +100,21 @@ def test_program(world, block, capfd, monkeypatch):
     printed = capfd.readouterr().out
     following = [each for each in blocks("text") if each.before is block and is_output(each)]
     if following:
-        assert neutral(printed, world) == following[0].text
+        assert neutral(printed, world) == neutral(following[0].text, world)
     else:
         assert tests or world.gateway.passwords >= 1
         assert not world.gateway.refusals
 
 
 def neutral(text, box):
-    """A text as it would be on Azure's usual port, behind an Azure name."""
-    return (
-        text.replace(str(box.gateway.port), "5432")
-        .replace("at localhost:", "at shop.postgres.database.azure.com:")
-        .replace("::1", "127.0.0.1")
-    )
+    """A text as it would be on Azure's usual port, behind an Azure name.
+
+    Around the server's own words, a driver names addresses, and says of several what failed at
+    each: that is up to the machine and to the driver's version.
+    """
+    text = text.replace(str(box.gateway.port), "5432")
+    text = text.replace("at localhost:", "at shop.postgres.database.azure.com:")
+    return re.sub(r'(?s)(role "[^"]+": ).*?(FATAL: [^\n]+)(.*?)(?=\n  cause:|$)', r"\1…\2", text)
 
 
 # -- reports ---------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ def mistakes(_, tmp_path, monkeypatch):
 def refusal(box, *_):
     with pytest.raises(ConnectError) as caught:
         connect_from_env(database={"user": "orders"})
-    return neutral(str(caught.value), box).replace('database "app"', 'database "shop"')
+    return str(caught.value).replace('database "app"', 'database "shop"')
 
 
 REPORTS = {
@@ -149,8 +151,8 @@ REPORTS = {
 )
 def test_report(box, tmp_path, monkeypatch, block):
     make = next(make for begin, make in REPORTS.items() if block.text.startswith(begin))
-    made = make(box, tmp_path, monkeypatch)
-    assert sorted(block.text.splitlines()) == sorted(made.splitlines())
+    made = neutral(make(box, tmp_path, monkeypatch), box)
+    assert sorted(neutral(block.text, box).splitlines()) == sorted(made.splitlines())
 
 
 # -- settings --------------------------------------------------------------------------------------
