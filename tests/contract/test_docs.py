@@ -5,6 +5,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import shell
@@ -15,6 +16,7 @@ import azpgauth.errors
 import azpgauth.testing
 from azpgauth import ConnectError, SettingsError, connect_from_env, load_settings
 from azpgauth.cli.status import Status
+from azpgauth.sandbox.gateway import Certificate, Mode
 from azpgauth.settings.models import SECTIONS
 
 # -- nothing is left out ---------------------------------------------------------------------------
@@ -296,6 +298,13 @@ def test_links_lead_somewhere(page, target):
 def test_the_statuses_are_the_programs():
     found = re.findall(r"^\| (\d) \|", PAGES["docs/command-line.md"], re.MULTILINE)
     assert [int(number) for number in found] == list(Status)
+
+
+def test_the_faults_are_the_sandboxs():
+    found = re.findall(r"^\| `([\w-]+)` \|", PAGES["docs/sandbox.md"], re.MULTILINE)
+    assert set(found) == set(get_args(Mode))
+    for certificate in get_args(Certificate):
+        assert f"`{certificate}`" in PAGES["docs/sandbox.md"]
 
 
 def test_the_readme_is_short():
