@@ -17,7 +17,7 @@ from leaks import whole
 from azpgauth import ConnectError, RoleError, TokenError, connect_from_env, token_info
 from azpgauth.credentials import forget
 from azpgauth.sandbox import Identity
-from azpgauth.schedule import MARGIN
+from azpgauth.token import MARGIN
 
 KINDS = [
     "default",
