@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 from jsonschema import Draft202012Validator
+from packaging.version import Version
 from pages import blocks
+from pydantic import VERSION as PYDANTIC
 
 from azpgauth import Settings, SettingsError, load_settings
 from azpgauth.settings.layers import variable
@@ -221,8 +223,10 @@ def test_an_error_survives_pickling():
 
 @pytest.mark.parametrize("name", generated())
 def test_generated_files_are_what_the_models_say(name):
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert text == generated()[name], "run: python -m azpgauth.settings.reference"
+    text, anew = (ROOT / name).read_text(encoding="utf-8"), generated()[name]
+    if name.endswith(".json") and Version(PYDANTIC) < Version("2.11"):  # which writes 0.0 for 0
+        text, anew = json.loads(text), json.loads(anew)
+    assert text == anew, "run: python -m azpgauth.settings.reference"
 
 
 def test_every_setting_is_in_the_example_file_and_the_reference():
