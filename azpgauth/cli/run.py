@@ -10,6 +10,8 @@ import click
 
 from azpgauth.cli.options import given, settings_options
 from azpgauth.cli.process import run_program
+from azpgauth.cli.withheld import is_withheld
+from azpgauth.tls import NO_ROOTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +30,10 @@ def run(command: tuple[str, ...], **keywords: Any) -> None:
 
     The token is in its environment and nowhere else; it is good for connections that COMMAND makes
     until the token expires.
+
+    COMMAND gets no variable with a secret of the settings in it: PREFIX_CREDENTIAL_PASSWORD,
+    _CLIENT_SECRET and _CERTIFICATE_PASSWORD under any prefix, POSTGRES_PASSWORD and its like, a
+    URL or connection string with a password. What Azure's own libraries read, it keeps.
 
     Example: azpgauth run -- psql -c 'select current_user'
     """
@@ -61,14 +67,21 @@ def environment_for(plan: ConnectPlan, grant: Grant, environ: Mapping[str, str])
     Args:
         plan: Where it connects.
         grant: As whom.
-        environ: The environment that it has besides; what else of it libpq would read is left out.
+        environ: The environment that it has besides; what else of it libpq would read is left out,
+            and what holds a secret of settings.
     """
-    kept = {name: value for name, value in environ.items() if not _of_libpq(name)}
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not _of_libpq(name) and not is_withheld(name, value)
+    }
     keywords = plan.libpq(0, kept)
     found = {name: str(keywords[keyword]) for keyword, name in _VARIABLES.items()}
     found["PGUSER"] = grant.role
     if grant.password is not None:
         found["PGPASSWORD"] = grant.password
+    else:
+        found["PGPASSFILE"] = NO_ROOTS  # none is sent: not one from a file either
     found["PGSSLCERTMODE"] = "disable"  # no certificate of a client's own is offered
     return {**kept, **found}
 

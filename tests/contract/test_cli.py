@@ -482,6 +482,28 @@ def test_the_environment_of_a_program(box):
     assert "PGPASSWORD" not in environment_for(plan, Grant("me", None), {"PGPASSWORD": "old"})
 
 
+def test_a_program_is_handed_no_secret_of_the_settings(box, monkeypatch):
+    for name, value in box.environment_for("client-secret").items():
+        monkeypatch.setenv(name, value)
+    secret = os.environ["AZPG_CREDENTIAL_CLIENT_SECRET"]
+    others = {
+        "REPORTS_CREDENTIAL_PASSWORD": "hunter2",
+        "POSTGRES_PASSWORD": "hunter2",
+        "SHOP_URL": "postgresql://app:hunter2@localhost/shop",
+        "AZURE_CLIENT_SECRET": "stays",
+    }
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    done = run(sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert secret not in done.stdout
+    assert "hunter2" not in done.stdout
+    assert found["AZURE_CLIENT_SECRET"] == "stays"
+    assert found["AZPG_SERVER_HOST"] == os.environ["AZPG_SERVER_HOST"]
+    assert found["PGPASSWORD"] in box.authority.issued
+
+
 @pytest.mark.parametrize("command", ["check", "config", "init", "token", "run", "sandbox"])
 def test_help_has_an_example(command):
     done = invoke(command, "--help")
