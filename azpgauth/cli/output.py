@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from azpgauth.printable import escaped, one_line, printable, their_words
+
 if TYPE_CHECKING:
     from azpgauth.cli.status import StepError
 
-__all__ = ["console", "print_step", "printable"]
-
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+__all__ = ["console", "print_step"]
 
 
-def printable(text: str) -> str:
-    """Text from elsewhere without what a terminal would take for a command."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+_LONG = 2000
+"""Characters of one thing that a step found: all addresses of a host, say."""
 
 
 def console() -> Console:
@@ -42,11 +40,11 @@ def print_step(
     if error is None:
         details = Text()
         for number, (key, value) in enumerate(found.items()):
-            details.append("; " if number else "", "dim").append(f"{key} ", "dim")
-            details.append(printable(str(value)))
+            details.append("; " if number else "", "dim").append(f"{escaped(key)} ", "dim")
+            details.append(one_line(str(value), _LONG))
         _print(out, Text(_mark(out, "✓", "ok"), "green"), Text(name, "bold"), seconds, details)
         return
-    details = Text(printable(error.said))
+    details = Text(printable(error.said) if error.ours else their_words(error.said))
     for what, text in (("cause", error.cause), ("to do", error.remedy)):
         if text:
             details.append(f"\n{what}: ", "bold").append(printable(text))

@@ -9,6 +9,7 @@ from azpgauth.errors import (
     AzpgauthError,
     ConnectError,
     MissingDriverError,
+    Problem,
     RoleError,
     SettingsError,
     TokenError,
@@ -63,14 +64,27 @@ class StepError(Exception):
         cause: What that means.
         remedy: What to do.
         status: The exit status.
+        problems: The mistakes in the settings, where these are what does not hold.
+        ours: Whether the words are ours, and their lines as they should be.
     """
 
-    def __init__(self, said: str, cause: str, remedy: str, status: Status) -> None:
+    def __init__(
+        self,
+        said: str,
+        cause: str,
+        remedy: str,
+        status: Status,
+        *,
+        problems: tuple[Problem, ...] = (),
+        ours: bool = False,
+    ) -> None:
         super().__init__(said)
         self.said = said
         self.cause = cause
         self.remedy = remedy
         self.status = status
+        self.problems = problems
+        self.ours = ours
 
 
 def explained(said: str, otherwise: Status | None = None) -> StepError:

@@ -9,8 +9,9 @@ from typing import Any
 import click
 from rich.text import Text
 
-from azpgauth.cli.options import given, settings_options
-from azpgauth.cli.output import console, printable
+from azpgauth.cli.options import given, json_option, settings_options
+from azpgauth.cli.output import console
+from azpgauth.printable import one_line, printable
 
 __all__ = ["token"]
 
@@ -21,7 +22,7 @@ _TIMES = ("iat", "nbf", "exp")
 @click.command()
 @settings_options
 @click.option("--raw", is_flag=True, help="Print the token alone: a secret, mind where it goes.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+@json_option
 def token(raw: bool, as_json: bool, **keywords: Any) -> None:
     """Get a token, and show its claims and times, but not the token.
 
@@ -39,6 +40,8 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
         raise TokenError(f"credential.kind {settings.credential.kind} signs in without a token")
     found, _ = login.source.get(login.timeout)
     if raw:
+        if printable(found.value) != found.value or not found.value.isascii():
+            raise TokenError("the token holds characters that no token has: it is not printed")
         click.echo(found.value)
         return
     claims = claims_of(found.value)
@@ -64,7 +67,7 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
         out.print(
             Text()
             .append(f"{name:<24} ", "bold")
-            .append("-" if value is None else printable(str(value)))
+            .append("-" if value is None else one_line(str(value)))
         )
 
 

@@ -6,6 +6,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from azpgauth.printable import one_line
 from azpgauth.settings.layers import Origin
 from azpgauth.settings.secret import presentable
 
@@ -38,10 +39,16 @@ class Explained:
     reason: str | None = None
 
     def __str__(self) -> str:
-        lines = [f"{self.setting} = {self.value}    ({self.reason or self.origin})"]
+        why = self.reason or self.origin
+        lines = [
+            f"{one_line(self.setting)} = {one_line(str(self.value))}    ({one_line(str(why))})"
+        ]
         if self.reason is not None:
-            lines.append(f"    from {self.origin}")
-        lines += [f"    over {value} from {origin}" for value, origin in self.shadowed]
+            lines.append(f"    from {one_line(str(self.origin))}")
+        lines += [
+            f"    over {one_line(str(value))} from {one_line(str(origin))}"
+            for value, origin in self.shadowed
+        ]
         return "\n".join(lines)
 
 

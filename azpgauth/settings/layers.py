@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from azpgauth.printable import escaped
 from azpgauth.settings.models import SECTIONS
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Origin:
     where: str
 
     def __str__(self) -> str:
-        return self.where
+        return escaped(self.where)
 
 
 @dataclass(frozen=True)
