@@ -30,7 +30,8 @@ __all__ = ["aconnect", "aopen_pool", "errors", "unopened_pool"]
 
 def errors() -> tuple[type[BaseException], ...]:
     """What a failed connect raises."""
-    return (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+    own = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+    return (*own, OSError, asyncio.TimeoutError)
 
 
 _OWNED_BY_CONNECT = frozenset(
@@ -206,12 +207,6 @@ async def aconnect(
 
     async def attempt(grant: Grant, trusted: str) -> Any:
         context = await plan.tls.acontext(trusted)
-        # As a function: what asyncpg keeps of a connection then has no token in its repr.
-        return await asyncpg.connect(
-            **keywords,
-            user=grant.role,
-            password=lambda: grant.password,  # type: ignore[arg-type]  # None sends none
-            ssl=context,
-        )
+        return await asyncpg.connect(**keywords, **grant.for_asyncpg(), ssl=context)
 
     return await asign_in(login, plan.tls.roots, attempt)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from azpgauth import passed
 from azpgauth.errors import TokenError
 from azpgauth.importing import guard
+from azpgauth.printable import their_words
 from azpgauth.tokens import STUCK, TokenSource
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def build(settings: TokenCredentialSettings, authority: str = _PUBLIC) -> TokenC
         return credential
     finally:
         options.clear()  # it holds secrets, and a traceback would show it
-    raise TokenError(f"credential.kind {settings.kind}: {reason}")
+    raise TokenError(f"credential.kind {settings.kind}: {their_words(reason)}")
 
 
 def options_of(

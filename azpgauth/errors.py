@@ -15,14 +15,14 @@ azure-postgresql-auth find its other names at the end of this module.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from azpgauth.printable import one_line, printable, shortened
+from azpgauth.printable import LINE, one_line, printable
 from azpgauth.redacted import scrubbed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "AzpgauthError",
@@ -43,15 +43,25 @@ __all__ = [
 
 
 class AzpgauthError(Exception):
-    """Root of all errors of this package; its text is safe to print, whatever a server said."""
+    """Root of all errors of this package; nothing in its text is a command to a terminal."""
 
     def __str__(self) -> str:
         return printable(super().__str__())
 
 
+SHOWN = 20
+"""Mistakes that the text of a report has; the rest is counted."""
+
+_SENTENCE = 2000
+"""Characters of a reason, or of what to do: it may list all names that there are."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in the settings, told so that one edit mends it.
+
+    Its text is fit for a terminal: what stands in it from elsewhere is escaped, and what is long is
+    cut. The attributes are as they were found.
 
     Attributes:
         setting: The setting's name, such as ``server.port``; for an unknown name, that name.
@@ -77,18 +87,16 @@ class Problem:
                 object.__setattr__(self, name, scrubbed(text))
 
     def __str__(self) -> str:
-        reason = self.reason if self.value is None else f"{shortened(self.value)} {self.reason}"
-        parts = (shortened(self.setting), reason, shortened(self.origin), self.action)
-        setting, reason, origin, action = (one_line(part) for part in parts)
-        return f"{setting}: {reason}\n    from: {origin}\n    to do: {action}"
-
-
-_SHOWN = 20
-"""Mistakes that the text of a report shows: more do not fit a screen."""
+        value = "" if self.value is None else f"{one_line(self.value)} "
+        return (
+            f"{one_line(self.setting)}: {value}{one_line(self.reason, _SENTENCE)}\n"
+            f"    from: {one_line(self.origin)}\n"
+            f"    to do: {one_line(self.action, _SENTENCE)}"
+        )
 
 
 class SettingsError(AzpgauthError, ValueError):
-    """The settings hold mistakes; ``problems`` has all of them.
+    """The settings hold mistakes; ``problems`` has all of them, its text the first 20.
 
     The text shows the first 20 of them, and how many more there are.
 
@@ -100,14 +108,25 @@ class SettingsError(AzpgauthError, ValueError):
         self.problems: tuple[Problem, ...] = tuple(problems)
         count = len(self.problems)
         head = "1 mistake in the settings" if count == 1 else f"{count} mistakes in the settings"
-        lines = [f"{head}:", *(f"  {problem}" for problem in self.problems[:_SHOWN])]
-        if count > _SHOWN:
-            lines.append(f"  ... and {count - _SHOWN} more")
+        lines = [f"{head}:", *_reported(self.problems[:SHOWN])]
+        if count > SHOWN:
+            lines.append(f"  … and {count - SHOWN} more")
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[SettingsError], tuple[tuple[Problem, ...]]]:
         # The default would hand the finished message to __init__, which takes problems.
         return type(self), (self.problems,)
+
+
+def _reported(problems: Iterable[Problem]) -> Iterator[str]:
+    """What is said of each; a long list of what is allowed is given once."""
+    told: dict[str, str] = {}
+    for problem in problems:
+        first = told.setdefault(problem.action, problem.setting)
+        if len(problem.action) > LINE and first != problem.setting:
+            yield f"  {replace(problem, action=f'as for {one_line(first)}')}"
+        else:
+            yield f"  {problem}"
 
 
 class MissingDriverError(AzpgauthError, ImportError):
@@ -116,10 +135,8 @@ class MissingDriverError(AzpgauthError, ImportError):
 
 def missing_driver(extra: str, exc: ImportError) -> MissingDriverError:
     """The error for a failed import of a driver, with the extra that installs it."""
-    return MissingDriverError(
-        f"this needs packages that are not installed ({exc}); run: pip install 'azpgauth[{extra}]'",
-        name=exc.name,
-    )
+    said = f"this needs packages that are not installed ({one_line(str(exc))})"
+    return MissingDriverError(f"{said}; run: pip install 'azpgauth[{extra}]'", name=exc.name)
 
 
 class TokenError(AzpgauthError):

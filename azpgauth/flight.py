@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import TokenError
+from azpgauth.printable import their_words
 from azpgauth.token import Token
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def told(exc: BaseException) -> TokenError:
     text = _JWT.sub("<token>", said)
     if isinstance(exc, TokenError):
         return TokenError(text)
-    error = TokenError(f"no token from Microsoft Entra ID: {type(exc).__name__}: {text}")
+    words = f"{type(exc).__name__}: {their_words(text)}"
+    error = TokenError(f"no token from Microsoft Entra ID: {words}")
     if text == said and type(exc).__module__.startswith("azure."):
         exc.__traceback__ = exc.__cause__ = exc.__context__ = None
         for name in _TELLING:

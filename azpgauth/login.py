@@ -10,7 +10,7 @@ import logging
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from azpgauth.errors import TokenError
 from azpgauth.role import claims_of, no_role, role_of
@@ -51,6 +51,36 @@ class Grant:
     password: str | None = field(repr=False)
     fresh: bool = False
     token: Token | None = None
+
+    def for_libpq(self) -> dict[str, str]:
+        """Role and password in libpq's names; where none is to be sent, an empty password.
+
+        Without one libpq would look for it in its environment and in files; an empty one it never
+        sends.
+        """
+        return {"user": self.role, "password": self.password or ""}
+
+    def for_asyncpg(self) -> dict[str, Any]:
+        """Role and password as asyncpg takes them."""
+        # As a function: asyncpg looks for no other one then, neither in its environment nor in
+        # files, and what it keeps of a connection has no token in its repr.
+        password = _NoPassword() if self.password is None else self.password
+        return {"user": self.role, "password": lambda: password}
+
+
+class _NoPassword:
+    """What asyncpg has for a password where none is to be sent.
+
+    It would answer with an empty one where it has None. It looks at what it has when the server
+    asks for a password, and only then: by its truth, before 0.32 also by its bytes.
+    """
+
+    def __bool__(self) -> bool:
+        raise PermissionError("no password supplied")
+
+    def encode(self, _: str) -> bytes:
+        """It has no bytes."""
+        raise PermissionError("no password supplied")
 
 
 class Login(Protocol):

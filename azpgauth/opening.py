@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from azpgauth.diagnosis import diagnose, retry_delay
 from azpgauth.errors import AzpgauthError, ConnectError
 from azpgauth.importing import guard, load
+from azpgauth.printable import one_line, their_words
 from azpgauth.redacted import scrubbed
 
 if TYPE_CHECKING:
@@ -155,16 +156,13 @@ class _Course:
         raise self._explained(said) from error
 
     def _explained(self, said: str) -> ConnectError:
-        plan, diagnosis = (
-            self._plan,
-            diagnose(said, self._login.role, token=hasattr(self._login, "source")),
-        )
-        role = f' as role "{self._login.role}"' if self._login.role else ""
+        plan = self._plan
+        name = one_line(self._login.role) if self._login.role else None
+        diagnosis = diagnose(said, name, token=hasattr(self._login, "source"))
+        role = f' as role "{name}"' if name else ""
         tried = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
-        where = f'database "{plan.database}" at {plan.where}{role}{tried}'
-        # Further lines of the server's words begin deeper than ours, which they could else forge.
-        deeper = said.replace("\n", "\n      ")
-        lines = [f"cannot connect to {where}: {deeper}"]
+        where = f'database "{one_line(plan.database)}" at {one_line(plan.where)}{role}{tried}'
+        lines = [f"cannot connect to {where}: {their_words(said)}"]
         if diagnosis.cause:
             lines += [f"cause: {diagnosis.cause}", f"to do: {diagnosis.remedy}"]
         return ConnectError(scrubbed("\n  ".join(lines)))

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["ConnectPlan", "PoolLimits"]
 
 
-NO_FILE = NO_ROOTS
-"""A path where nothing can be: with no password file named, libpq would look for ~/.pgpass."""
-
 _ANY_PASSWORD = "none,password,md5,scram-sha-256"  # noqa: S105 - methods
 """libpq's default but for Kerberos; Azure asks for a password in clear, inside TLS."""
 
@@ -72,10 +69,13 @@ class ConnectPlan:
         return ", ".join(f"{host}:{self.port}" for host in self.hosts)
 
     def libpq(self, version: int, environ: Mapping[str, str] | None = None) -> dict[str, str | int]:
-        """The keywords of a connection for libpq, without role and password.
+        """The keywords of a connection for libpq, without the role.
 
         What libpq would take from its environment behind the settings is pinned: an empty value
         stands for libpq's default and keeps the variable out. https://www.postgresql.org/docs/current/libpq-envars.html
+
+        The password is pinned as an empty one, which libpq never sends, and the file of passwords
+        as one that cannot be: whoever signs in with one puts it in their place.
 
         Args:
             version: libpq's version, as `PQlibVersion` gives it.
@@ -90,6 +90,8 @@ class ConnectPlan:
             "hostaddr": "",
             "port": self.port,
             "dbname": self.database,
+            "password": "",
+            "passfile": NO_ROOTS,
             "application_name": self.application_name,
             "connect_timeout": self.connect_timeout,
             **self.tls.libpq(),
@@ -104,7 +106,6 @@ class ConnectPlan:
             "gssencmode": "disable",
             "channel_binding": "prefer",
             "requirepeer": "",
-            "passfile": NO_FILE,
             "options": "",
             "target_session_attrs": "any",
         }

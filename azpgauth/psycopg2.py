@@ -112,10 +112,7 @@ class _How:
         def attempt(grant: Grant, trusted: str) -> Any:
             # In a DSN, what comes later holds.
             fresh = extensions.make_dsn(
-                user=grant.role,
-                password=grant.password or "",  # None would leave it to PGPASSWORD
-                connect_timeout=timeout,
-                **self.tls.libpq(trusted),
+                **grant.for_libpq(), **self.tls.libpq(trusted), connect_timeout=timeout
             )
             return psycopg2.connect(f"{self.dsn} {fresh}", **self.factories)
 

@@ -77,10 +77,7 @@ class _SignIn:
             login,
             tls.roots,
             lambda grant, trusted: connect(
-                conninfo,
-                user=grant.role,
-                password=grant.password or "",  # None would leave it to PGPASSWORD
-                **{**kwargs, **tls.libpq(trusted)},
+                conninfo, **{**kwargs, **grant.for_libpq(), **tls.libpq(trusted)}
             ),
         )
 
@@ -107,10 +104,7 @@ class _AsyncSignIn:
             login,
             tls.roots,
             lambda grant, trusted: connect(
-                conninfo,
-                user=grant.role,
-                password=grant.password or "",  # None would leave it to PGPASSWORD
-                **{**kwargs, **tls.libpq(trusted)},
+                conninfo, **{**kwargs, **grant.for_libpq(), **tls.libpq(trusted)}
             ),
         )
 

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import RoleError
+from azpgauth.printable import one_line, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,11 +88,11 @@ def who(claims: Mapping[str, Any]) -> str:
         "'ada@example.com'"
     """
     if (role := role_of(claims)) is not None:
-        return ascii(role)  # nothing in it can break a line of the log
+        return ascii(shortened(role))  # nothing in it can break a line of the log
     for claim, what in (("appid", "application"), ("azp", "application"), ("oid", "object")):
         value = claims.get(claim)
         if isinstance(value, str) and value:
-            return f"{what} {value!a}"
+            return f"{what} {shortened(value)!a}"
     return "somebody that it does not name"
 
 
@@ -116,7 +117,7 @@ def no_role(claims: Mapping[str, Any]) -> RoleError:
     """
     app = claims.get("appid") or claims.get("azp")
     who = (
-        f"The token is that of the service principal (application id {app}), "
+        f"The token is that of the service principal (application id {one_line(app)}), "
         "and such a token does not carry the role's name"
         if isinstance(app, str)
         else "The token does not carry the role's name"

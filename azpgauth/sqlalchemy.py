@@ -55,10 +55,10 @@ def errors(dialect: Dialect = "psycopg") -> tuple[type[BaseException], ...]:
     if dialect != "asyncpg":
         return found
     try:  # SQLAlchemy 2.0 does not wrap what asyncpg raises on connecting
-        from asyncpg import InterfaceError, PostgresError
+        from asyncpg import InterfaceError, InternalClientError, PostgresError
     except ImportError as exc:
         raise missing_driver(dialect, exc) from exc
-    return (*found, PostgresError, InterfaceError)
+    return (*found, PostgresError, InterfaceError, InternalClientError)
 
 
 _OWNED = frozenset(
@@ -121,10 +121,9 @@ class _Wiring:
     def _added(self, grant: Grant, trusted: str) -> dict[str, Any]:
         tls = self.plan.tls
         if self.dialect != "asyncpg":
-            # None would leave the password to PGPASSWORD.
-            return {"user": grant.role, "password": grant.password or "", **tls.libpq(trusted)}
+            return {**grant.for_libpq(), **tls.libpq(trusted)}
         context = await_only(tls.acontext(trusted))
-        return {"user": grant.role, "password": lambda: grant.password, "ssl": context}
+        return {**grant.for_asyncpg(), "ssl": context}
 
 
 def open_pool(

@@ -32,7 +32,9 @@ ENCRYPTING: frozenset[str] = frozenset({"verify-full", "verify-ca", "require"})
 """The modes that never send anything in clear."""
 
 NO_ROOTS = os.path.join(os.devnull, "none")  # noqa: PTH118 - not a path that may ever exist
-"""A path where nothing can be: with a root file, libpq would take `require` for `verify-ca`."""
+"""A path where nothing can be: with a root file, libpq would take `require` for `verify-ca`.
+
+It keeps libpq from a file of passwords in the user's folder, too."""
 
 _UNTRUSTED = re.compile(
     r"certificate verify failed|local issuer|root certificate file .* does not exist"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import traceback
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -11,17 +14,20 @@ from azpgauth import __version__
 from azpgauth.cli.check import check
 from azpgauth.cli.config import config
 from azpgauth.cli.init import init
+from azpgauth.cli.options import wants_json
 from azpgauth.cli.run import run
 from azpgauth.cli.sandbox import sandbox
 from azpgauth.cli.status import status_of
 from azpgauth.cli.token import token
-from azpgauth.errors import AzpgauthError
+from azpgauth.errors import AzpgauthError, SettingsError
+from azpgauth.printable import printable
 
 __all__ = ["app"]
 
 
 class _App(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
+        sys.excepthook = _print_traceback
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -29,8 +35,24 @@ class _App(click.Group):
         except AzpgauthError as exc:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"Error: {exc}", err=True)
+            if wants_json(ctx):
+                click.echo(json.dumps(_document(exc), indent=2))
+            else:
+                click.echo(f"Error: {exc}", err=True)
             sys.exit(status_of(exc))
+
+
+def _print_traceback(kind: type[BaseException], exc: BaseException, trace: Any) -> None:
+    """As Python does, but a server's words in it are no commands to a terminal."""
+    click.echo(printable("".join(traceback.format_exception(kind, exc, trace))), err=True, nl=False)
+
+
+def _document(exc: AzpgauthError) -> dict[str, Any]:
+    """An error for programs, all mistakes in the settings with it."""
+    document: dict[str, Any] = {"error": str(exc), "status": int(status_of(exc))}
+    if isinstance(exc, SettingsError):
+        document["problems"] = [asdict(problem) for problem in exc.problems]
+    return document
 
 
 @click.group(cls=_App)

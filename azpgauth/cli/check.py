@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from azpgauth.cli.options import given, settings_options
-from azpgauth.cli.output import console, print_step, problem_data
+from azpgauth.cli.options import given, json_option, settings_options
+from azpgauth.cli.output import console, print_step
 from azpgauth.cli.status import Status, StepError
 from azpgauth.errors import AzpgauthError
 
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from azpgauth.cli.steps import Check, Found
+    from azpgauth.errors import Problem
 
 __all__ = ["check"]
 
 
 @click.command()
 @settings_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+@json_option
 def check(as_json: bool, **keywords: Any) -> None:
     """Go the whole way to the server, and say what holds.
 
@@ -42,6 +44,7 @@ def check(as_json: bool, **keywords: Any) -> None:
     state = Check(given(keywords))
     report: list[dict[str, Any]] = []
     status = Status.OK
+    problems: tuple[Problem, ...] = ()
     start = begin
     try:
         for name, step in STEPS:
@@ -51,15 +54,9 @@ def check(as_json: bool, **keywords: Any) -> None:
             if error is None:
                 report.append({**entry, "found": found})
             else:
-                told: dict[str, Any] = {
-                    "error": error.said,
-                    "cause": error.cause,
-                    "remedy": error.remedy,
-                }
-                if error.problems:
-                    told["problems"] = problem_data(error.problems)
+                told = {"error": error.said, "cause": error.cause, "remedy": error.remedy}
                 report.append({**entry, **told})
-                status = error.status
+                status, problems = error.status, error.problems
             if not as_json:
                 print_step(out, name, seconds, found, error)
             if error is not None:
@@ -69,6 +66,8 @@ def check(as_json: bool, **keywords: Any) -> None:
         state.close()
     if as_json:
         document = {"holds": status is Status.OK, "status": int(status), "steps": report}
+        if problems:
+            document["problems"] = [asdict(problem) for problem in problems]
         click.echo(json.dumps(document, indent=2))
     elif status is Status.OK:
         out.print(f"All holds, in {time.perf_counter() - begin:.1f} s.")

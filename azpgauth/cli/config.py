@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from azpgauth.cli.options import given, settings_options
-from azpgauth.cli.output import console, json_problems
-from azpgauth.printable import one_line, shortened
+from azpgauth.cli.options import given, json_option, settings_options
+from azpgauth.cli.output import console
+from azpgauth.printable import one_line
 
 if TYPE_CHECKING:
     from azpgauth.settings import Explained
@@ -20,7 +20,7 @@ __all__ = ["config"]
 
 @click.group(invoke_without_command=True)
 @settings_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+@json_option
 @click.pass_context
 def config(context: click.Context, /, as_json: bool, **keywords: Any) -> None:
     """Show every setting: its value, where it came from, what it lies over.
@@ -33,8 +33,7 @@ def config(context: click.Context, /, as_json: bool, **keywords: Any) -> None:
         return
     from azpgauth.settings import explain, load_settings
 
-    with json_problems(wanted=as_json):
-        told = explain(load_settings(**given(keywords)))
+    told = explain(load_settings(**given(keywords)))
     if as_json:
         document = {
             "settings": {each.setting: _as_data(each) for each in told.settings},
@@ -46,7 +45,7 @@ def config(context: click.Context, /, as_json: bool, **keywords: Any) -> None:
     for each in told.settings:
         out.print(_line(each))
     for each in told.dropped:
-        out.print(_line(each).append(f"  set aside: {_shown(each.reason)}", "yellow"))
+        out.print(_line(each).append(f"  set aside: {one_line(str(each.reason))}", "yellow"))
 
 
 @config.command()
@@ -75,12 +74,9 @@ def _as_data(each: Explained) -> dict[str, Any]:
 def _line(each: Explained) -> Text:
     by_default = each.origin.kind == "default"
     line = Text().append(f"{each.setting:<28} ", "dim" if by_default else "bold")
-    line.append("-" if each.value is None else _shown(each.value))
-    line.append(f"  {_shown(each.origin)}", "dim" if by_default else "cyan")
+    line.append("-" if each.value is None else one_line(str(each.value)))
+    line.append(f"  {one_line(str(each.origin))}", "dim" if by_default else "cyan")
     for value, origin in each.shadowed:
-        line.append(f"\n{'':<28} over {_shown(value)} from {_shown(origin)}", "dim")
+        over = f"over {one_line(str(value))} from {one_line(str(origin))}"
+        line.append(f"\n{'':<28} {over}", "dim")
     return line
-
-
-def _shown(value: object) -> str:
-    return one_line(shortened(str(value)))

@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["given", "settings_options"]
+__all__ = ["given", "json_option", "settings_options", "wants_json"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -19,6 +19,34 @@ _DRIVERS = ["psycopg", "psycopg-async", "psycopg2", "sqlalchemy", "sqlalchemy-as
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the options that were given, as keyword arguments of `load_settings`."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+_JSON = "azpgauth.json"
+
+
+def json_option(command: F) -> F:
+    """Give a command the option `--json`; errors are told as JSON then, too."""
+
+    def noted(context: click.Context, _: click.Parameter, value: bool) -> bool:
+        context.meta[_JSON] = value
+        return value
+
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        callback=noted,
+        help="Print one JSON document instead.",
+    )(command)
+
+
+def wants_json(context: click.Context) -> bool:
+    """Whether the command was given `--json`.
+
+    Args:
+        context: Of the command, or of the program.
+    """
+    return bool(context.meta.get(_JSON))
 
 
 def settings_options(command: F) -> F:

@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from azpgauth.cli.status import status_of
-from azpgauth.errors import SettingsError
-from azpgauth.printable import printable
+from azpgauth.printable import escaped, one_line, printable, their_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from azpgauth.cli.status import StepError
-    from azpgauth.errors import Problem
 
-__all__ = ["console", "json_problems", "print_step", "problem_data"]
+__all__ = ["console", "print_step"]
+
+
+_LONG = 2000
+"""Characters of one thing that a step found: all addresses of a host, say."""
 
 
 def console() -> Console:
     """Where to print; NO_COLOR is respected."""
     return Console(highlight=False, soft_wrap=True)
-
-
-def problem_data(problems: Iterable[Problem]) -> list[dict[str, str | None]]:
-    """Mistakes of the settings for a JSON document: all of them, whole."""
-    return [vars(problem) for problem in problems]
-
-
-@contextmanager
-def json_problems(*, wanted: bool) -> Iterator[None]:
-    """Print mistakes of the settings as one JSON document, where one was asked for, and end."""
-    try:
-        yield
-    except SettingsError as exc:
-        if not wanted:
-            raise
-        click.echo(json.dumps({"problems": problem_data(exc.problems)}, indent=2))
-        sys.exit(status_of(exc))
 
 
 def print_step(
@@ -62,11 +40,11 @@ def print_step(
     if error is None:
         details = Text()
         for number, (key, value) in enumerate(found.items()):
-            details.append("; " if number else "", "dim").append(f"{key} ", "dim")
-            details.append(printable(str(value)))
+            details.append("; " if number else "", "dim").append(f"{escaped(key)} ", "dim")
+            details.append(one_line(str(value), _LONG))
         _print(out, Text(_mark(out, "✓", "ok"), "green"), Text(name, "bold"), seconds, details)
         return
-    details = Text(printable(error.said))
+    details = Text(printable(error.said) if error.ours else their_words(error.said))
     for what, text in (("cause", error.cause), ("to do", error.remedy)):
         if text:
             details.append(f"\n{what}: ", "bold").append(printable(text))

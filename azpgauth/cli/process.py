@@ -44,7 +44,7 @@ def run_program(command: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         process = subprocess.Popen(command, env=dict(environment))
     except OSError as exc:
-        click.echo(f"Error: cannot run {one_line(command[0])}: {exc.strerror}", err=True)
+        click.echo(f"Error: cannot run {one_line(str(command[0]))}: {exc.strerror}", err=True)
         return 127 if isinstance(exc, FileNotFoundError) else 126
 
     def pass_on(number: int, _: FrameType | None) -> None:

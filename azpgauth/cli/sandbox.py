@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from azpgauth.cli.process import ENDING, run_program
+from azpgauth.printable import one_line
 from azpgauth.sandbox.environment import Credential, Endpoint
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def sandbox(
     from azpgauth.sandbox.identity import Identity
 
     if env_file is not None and env_file.exists():
-        raise click.ClickException(f"{env_file} exists; name a new file, or remove it first")
+        raise click.ClickException(
+            f"{one_line(str(env_file))} exists; name a new file, or remove it first"
+        )
     with contextlib.ExitStack() as stack:
         with _signals_end():
             identity = Identity(_NAMES[kind], kind=kind) if kind else None

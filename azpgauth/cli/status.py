@@ -64,7 +64,8 @@ class StepError(Exception):
         cause: What that means.
         remedy: What to do.
         status: The exit status.
-        problems: The mistakes, where it is the settings' step.
+        problems: The mistakes in the settings, where these are what does not hold.
+        ours: Whether the words are ours, and their lines as they should be.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class StepError(Exception):
         cause: str,
         remedy: str,
         status: Status,
+        *,
         problems: tuple[Problem, ...] = (),
+        ours: bool = False,
     ) -> None:
         super().__init__(said)
         self.said = said
@@ -81,6 +84,7 @@ class StepError(Exception):
         self.remedy = remedy
         self.status = status
         self.problems = problems
+        self.ours = ours
 
 
 def explained(said: str, otherwise: Status | None = None) -> StepError:

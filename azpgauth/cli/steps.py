@@ -27,6 +27,7 @@ from azpgauth.errors import (
 from azpgauth.login import TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, closing
 from azpgauth.prepare import prepare
+from azpgauth.printable import one_line
 from azpgauth.redacted import Redacted
 from azpgauth.settings import explain, load_settings
 
@@ -254,16 +255,17 @@ def told(exc: AzpgauthError, check: Check) -> StepError:
     if isinstance(exc, ConnectError) and exc.__cause__ is not None:
         said = str(exc.__cause__).strip() or str(exc)
         login = check.prepared.login
-        diagnosis = diagnose(said, login.role, token=isinstance(login, TokenLogin))
+        role = one_line(login.role) if login.role else None
+        diagnosis = diagnose(said, role, token=isinstance(login, TokenLogin))
         return StepError(said, diagnosis.cause, diagnosis.remedy, status_of(diagnosis.layer))
     if isinstance(exc, TokenError):
         diagnosis = diagnose_token(str(exc))
-        return StepError(str(exc), diagnosis.cause, diagnosis.remedy, Status.IDENTITY)
+        return StepError(str(exc), diagnosis.cause, diagnosis.remedy, Status.IDENTITY, ours=True)
     said, _, remedy = str(exc).partition("; run: ")
     if isinstance(exc, MissingDriverError):
         return StepError(said, "the driver is not installed", f"run: {remedy}", status_of(exc))
     problems = exc.problems if isinstance(exc, SettingsError) else ()
-    return StepError(str(exc), "", "", status_of(exc), problems)
+    return StepError(str(exc), "", "", status_of(exc), problems=problems, ours=True)
 
 
 def unexpected(exc: Exception) -> StepError:

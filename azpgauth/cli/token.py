@@ -9,9 +9,9 @@ from typing import Any
 import click
 from rich.text import Text
 
-from azpgauth.cli.options import given, settings_options
-from azpgauth.cli.output import console, json_problems
-from azpgauth.printable import one_line
+from azpgauth.cli.options import given, json_option, settings_options
+from azpgauth.cli.output import console
+from azpgauth.printable import one_line, printable
 
 __all__ = ["token"]
 
@@ -22,7 +22,7 @@ _TIMES = ("iat", "nbf", "exp")
 @click.command()
 @settings_options
 @click.option("--raw", is_flag=True, help="Print the token alone: a secret, mind where it goes.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+@json_option
 def token(raw: bool, as_json: bool, **keywords: Any) -> None:
     """Get a token, and show its claims and times, but not the token.
 
@@ -34,13 +34,14 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
     from azpgauth.role import claims_of, role_of
     from azpgauth.settings import load_settings
 
-    with json_problems(wanted=as_json):
-        settings = load_settings(**given(keywords))
+    settings = load_settings(**given(keywords))
     login = login_of(settings, None)
     if not isinstance(login, TokenLogin):
         raise TokenError(f"credential.kind {settings.credential.kind} signs in without a token")
     found, _ = login.source.get(login.timeout)
     if raw:
+        if printable(found.value) != found.value or not found.value.isascii():
+            raise TokenError("the token holds characters that no token has: it is not printed")
         click.echo(found.value)
         return
     claims = claims_of(found.value)

@@ -39,11 +39,17 @@ class Explained:
     reason: str | None = None
 
     def __str__(self) -> str:
-        lines = [f"{self.setting} = {self.value}    ({self.reason or self.origin})"]
+        why = self.reason or self.origin
+        lines = [
+            f"{one_line(self.setting)} = {one_line(str(self.value))}    ({one_line(str(why))})"
+        ]
         if self.reason is not None:
-            lines.append(f"    from {self.origin}")
-        lines += [f"    over {value} from {origin}" for value, origin in self.shadowed]
-        return "\n".join(one_line(line) for line in lines)
+            lines.append(f"    from {one_line(str(self.origin))}")
+        lines += [
+            f"    over {one_line(str(value))} from {one_line(str(origin))}"
+            for value, origin in self.shadowed
+        ]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)

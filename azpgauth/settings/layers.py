@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from azpgauth.printable import escaped
 from azpgauth.redacted import scrubbed
 from azpgauth.settings.models import SECTIONS
 
@@ -38,7 +39,7 @@ class Origin:
         object.__setattr__(self, "where", scrubbed(self.where))
 
     def __str__(self) -> str:
-        return self.where
+        return escaped(self.where)
 
 
 @dataclass(frozen=True)

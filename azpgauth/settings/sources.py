@@ -20,7 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from azpgauth.errors import Problem
+from azpgauth.errors import SHOWN, Problem
 from azpgauth.importing import guard
 from azpgauth.redacted import MASK, masked
 from azpgauth.settings.layers import PREFIX, Key, Layer, Origin, Value, variable, variables
@@ -67,7 +67,7 @@ def keyword_layer(sections: Mapping[str, Any], keywords: Iterable[str]) -> Layer
         where = f"keyword argument {shown}="
         if section not in SECTIONS:
             known = sorted({*keywords, *SECTIONS})
-            near = get_close_matches(section, known, 1, 0.6)
+            near = _near(section, known)
             action = f"did you mean {near[0]}=?" if near else f"those that exist: {_listed(known)}"
             layer.problems.append(Problem(shown, where, "there is no such keyword", action))
         elif not isinstance(given, Mapping):
@@ -97,11 +97,13 @@ def variable_layer(found: Mapping[str, Value], prefix: str = PREFIX) -> Layer:
         if not upper.startswith(prefix.upper()) or upper in CONTROLS:
             continue
         if upper not in names:
-            if len(layer.problems) >= _COMPARED and prefix == PREFIX:
-                action = "remove it, or compare it with what azpgauth config shows"
-                layer.problems.append(_no_such_setting(name, str(value.origin), action))
-            elif _meant(upper, names, prefix):
-                layer.problems.append(_unknown_variable(name, str(value.origin), names, prefix))
+            if not _meant(upper, names, prefix):
+                continue
+            if len(layer.problems) < SHOWN:
+                problem = _unknown_variable(name, str(value.origin), names, prefix)
+            else:  # no report shows it, and looking for what was meant takes a while
+                problem = unknown(name, str(value.origin), "", names, "names")
+            layer.problems.append(problem)
             continue
         short = upper.removeprefix(prefix.upper()).lower()
         if name == upper or short not in ours:  # of two spellings, the usual one
@@ -122,7 +124,15 @@ def _meant(name: str, names: Mapping[str, Any], prefix: str) -> bool:
     """Whether a name was meant for us: all of AZPG_* are, of another prefix what looks like it."""
     if prefix == PREFIX:
         return True
-    return bool(get_close_matches(name, sorted(names), 1, 0.9))
+    return bool(_near(name, names, 0.9))
+
+
+def _near(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """The name that was probably meant, if any was: nobody means a name by a long text."""
+    return get_close_matches(name, sorted(known), 1, cutoff) if 0 < len(name) <= _LONG else []
+
+
+_LONG = 100
 
 
 _COMPARED = 100
@@ -152,7 +162,7 @@ def _unknown_variable(name: str, origin: str, names: Mapping[str, Key], prefix: 
     short = upper.removeprefix(prefix.upper())
     words = (short, short.partition("_")[2])
     known = {**names, **dict.fromkeys(CONTROLS if prefix == PREFIX else ())}
-    near = get_close_matches(upper, sorted(known), 1, 0.85)
+    near = _near(upper, known, 0.85)
     fields = {field.upper(): (section, field) for section, field in reversed(list(names.values()))}
     for word in words:
         if not near and prefix == PREFIX and word in _CONTROL_ALIASES:
@@ -160,7 +170,7 @@ def _unknown_variable(name: str, origin: str, names: Mapping[str, Key], prefix: 
         if not near and (meant := _ALIASES.get(word) or fields.get(word)):
             near = [variable(*meant, prefix)]
     if near:
-        return _no_such_setting(name, origin, f"did you mean {near[0]}?")
+        return Problem(name, origin, "there is no such setting", f"did you mean {near[0]}?")
     return unknown(name, origin, upper, names, "names")
 
 
@@ -253,13 +263,8 @@ def _put(layer: Layer, section: str, name: str, value: Value, shown: str) -> Non
 
 def unknown(shown: str, origin: str, name: object, known: Iterable[str], what: str) -> Problem:
     """A name that there is not, with the one that was probably meant."""
-    names = sorted(known)
-    near = get_close_matches(str(name), names, 1, 0.6)
-    action = f"did you mean {near[0]}?" if near else f"{what} that exist: {_some(name, names)}"
-    return _no_such_setting(shown, origin, action)
-
-
-def _no_such_setting(shown: str, origin: str, action: str) -> Problem:
+    near = _near(str(name), known)
+    action = f"did you mean {near[0]}?" if near else f"{what} that exist: {_listed(known)}"
     return Problem(shown, origin, "there is no such setting", action)
 
 

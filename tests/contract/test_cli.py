@@ -1,5 +1,6 @@
 """The commands, on the sandbox and its faults."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from kits import KITS
 
-from azpgauth import SettingsError
+from azpgauth import ConnectError, SettingsError, aconnect_from_env, connect_from_env
 from azpgauth.cli.app import app
 from azpgauth.cli.run import environment_for
 from azpgauth.cli.status import Status
@@ -486,6 +487,28 @@ def test_the_environment_of_a_program(box):
     assert "PGPASSWORD" not in environment_for(plan, Grant("me", None), {"PGPASSWORD": "old"})
 
 
+def test_a_program_is_handed_no_secret_of_the_settings(box, monkeypatch):
+    for name, value in box.environment_for("client-secret").items():
+        monkeypatch.setenv(name, value)
+    secret = os.environ["AZPG_CREDENTIAL_CLIENT_SECRET"]
+    others = {
+        "REPORTS_CREDENTIAL_PASSWORD": "hunter2",
+        "POSTGRES_PASSWORD": "hunter2",
+        "SHOP_URL": "postgresql://app:hunter2@localhost/shop",
+        "AZURE_CLIENT_SECRET": "stays",
+    }
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    done = run(sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert secret not in done.stdout
+    assert "hunter2" not in done.stdout
+    assert found["AZURE_CLIENT_SECRET"] == "stays"
+    assert found["AZPG_SERVER_HOST"] == os.environ["AZPG_SERVER_HOST"]
+    assert found["PGPASSWORD"] in box.authority.issued
+
+
 @pytest.mark.parametrize("command", ["check", "config", "init", "token", "run", "sandbox"])
 def test_help_has_an_example(command):
     done = invoke(command, "--help")
@@ -503,3 +526,95 @@ def test_it_says_things_as_they_happen(box):
         assert "TLS" in lines[-1]
         box.authority.hanging = False
         assert "All holds" in process.stdout.read()
+
+
+HOSTILE = "\\u001b[31mred\\u009b2J\\u202egnp\\u2028x\\n  to do: forged"
+
+
+def fit(text):
+    """Whether a terminal takes nothing in it for a command, nor a reader for a line of ours."""
+    unfit = [each for each in text if not each.isprintable() and each not in "\n\t"]
+    return not unfit and not any(line.strip() == "to do: forged" for line in text.splitlines())
+
+
+def with_hostile_settings(monkeypatch, monstrous):
+    monkeypatch.delenv("AZPG_DATABASE_NAME")
+    name = f'"a{HOSTILE}" = 1\n' if monstrous else ""
+    Path("azpgauth.toml").write_text(
+        f'[database]\nname = "{HOSTILE}"\nuser = "{HOSTILE}"\n{name}[server]\nhost = "{HOSTILE}"\n'
+    )
+
+
+@pytest.mark.parametrize("monstrous", [False, True])
+@pytest.mark.parametrize(
+    "words", [["check"], ["config"], ["token"], ["run", "--", "true"]], ids=" ".join
+)
+def test_nothing_that_a_file_says_reaches_a_terminal_raw(box, monkeypatch, words, monstrous):
+    with_hostile_settings(monkeypatch, monstrous)
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert fit(done.output)
+    assert done.exit_code == (Status.SETTINGS if monstrous else done.exit_code)
+    assert not monstrous or "\\x1b[31mred" in done.output
+    if words[0] in {"check", "config", "token"}:
+        done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
+        assert fit(done.output)
+        assert json.loads(done.stdout)
+
+
+def test_nor_a_traceback(box, monkeypatch):
+    with_hostile_settings(monkeypatch, monstrous=True)
+    command = [sys.executable, "-m", "azpgauth", "--debug", "config"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert fit(done.stdout + done.stderr)
+
+
+def test_nor_what_a_server_says(box):
+    box.gateway.answer = "no\x1b[31m\x9b\u202e entry\n  to do: forged"
+    for words in (["check"], ["check", "--json"]):
+        assert fit(CliRunner().invoke(app, words, catch_exceptions=False).output)
+
+
+@pytest.mark.parametrize("kit", KITS, ids=str)
+def test_nor_an_error_at_start_up(box, kit, monkeypatch):
+    box.gateway.answer = "no\x1b[31m\x9b\u202e entry\n  to do: forged"
+    driver = {"name": kit.driver, **({"dialect": kit.dialect} if kit.dialect else {})}
+
+    async def connected():
+        await aconnect_from_env(driver=driver)
+
+    with pytest.raises(ConnectError) as raised:
+        asyncio.run(connected()) if kit.is_async else connect_from_env(driver=driver)
+    assert fit(str(raised.value))
+    assert "no\\x1b[31m\\x9b\\u202e entry" in str(raised.value)
+
+
+@pytest.mark.parametrize("command", ["config", "check", "token"])
+def test_mistakes_as_json(box, monkeypatch, command):
+    for number in range(50):
+        monkeypatch.setenv(f"AZPG_NOPE_{number}", "x")
+    monkeypatch.setenv("AZPG_SERVER_PORT", "many")
+    done = invoke(command, "--json")
+    assert done.exit_code == Status.SETTINGS
+    assert done.stderr == ""
+    document = json.loads(done.stdout)
+    assert document["status"] == Status.SETTINGS
+    found = {each["setting"]: each for each in document["problems"]}
+    assert len(found) == 51
+    assert found["server.port"] == {
+        "setting": "server.port",
+        "origin": "environment variable AZPG_SERVER_PORT",
+        "reason": "is not a whole number (an integer)",
+        "action": "write a whole number (an integer), such as 10",
+        "value": "'many'",
+    }
+
+
+def test_other_errors_as_json(box):
+    box.authority.status = 500
+    done = invoke("token", "--json")
+    document = json.loads(done.stdout)
+    assert done.exit_code == document["status"] == Status.IDENTITY
+    assert document["error"].startswith("no token from Microsoft Entra ID")
+    assert "problems" not in document

@@ -1,18 +1,120 @@
-"""Kind none sends no password, whatever libpq or asyncpg would find."""
+"""Kind none sends no password: not one of the settings', nor one that a driver finds elsewhere."""
 
-import hashlib
-import os
-import subprocess
-import sys
-from contextlib import closing
+import base64
+import re
+import socket
+import struct
+import threading
+from pathlib import Path
 
 import pytest
 from kits import KITS, Loop
-from rogue import CLEARTEXT, MD5, SCRAM, Rogue
 
-from azpgauth import ConnectError
+from azpgauth import ConnectError, SettingsError
 
-SECRET = "hunter2"
+SECRET = "found-elsewhere"
+
+
+class Asking:
+    """A server without TLS that asks for a password, and keeps what it hears in its place.
+
+    Args:
+        method: `password`, `md5` or `scram-sha-256`.
+    """
+
+    def __init__(self, method):
+        self.method = method
+        self.heard = []
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+    def _serve(self):
+        while True:
+            try:
+                conn, _ = self._listener.accept()
+            except OSError:
+                return
+            with conn, conn.makefile("rb") as stream:
+                conn.settimeout(5)
+                try:
+                    self._talk(conn, stream)
+                except (OSError, struct.error):
+                    continue  # it hung up
+
+    def _talk(self, conn, stream):
+        while True:
+            size, code = struct.unpack("!ii", stream.read(8))
+            stream.read(size - 8)
+            if code == 196608:
+                break
+            conn.sendall(b"N")
+        self.connections += 1
+        ask = {
+            "password": struct.pack("!i", 3),
+            "md5": struct.pack("!i", 5) + b"salt",
+            "scram-sha-256": struct.pack("!i", 10) + b"SCRAM-SHA-256\0\0",
+        }[self.method]
+        conn.sendall(_message(b"R", ask))
+        first = self._answer(stream)
+        if self.method == "scram-sha-256":
+            nonce = re.search(rb"r=([^,]+)", first)[1] + b"more"
+            salt = base64.b64encode(b"salt")
+            conn.sendall(
+                _message(b"R", struct.pack("!i", 11) + b"r=%b,s=%b,i=4096" % (nonce, salt))
+            )
+            self._answer(stream)
+        conn.sendall(_message(b"E", b"SFATAL\0C28P01\0Mpassword authentication failed\0\0"))
+
+    def _answer(self, stream):
+        kind, size = struct.unpack("!ci", stream.read(5))
+        body = stream.read(size - 4)
+        # What begins SCRAM has a nonce in it, and no proof of a password.
+        if not body.startswith(b"SCRAM-SHA-256\0"):
+            self.heard.append((kind, body))
+        return body
+
+
+def _message(kind, body):
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def in_variable(monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", SECRET)
+
+
+def in_named_file(monkeypatch):
+    _write(Path("passwords"))
+    monkeypatch.setenv("PGPASSFILE", str(Path("passwords").absolute()))
+
+
+def in_home(monkeypatch):
+    home = Path("home").absolute()
+    (home / "AppData/postgresql").mkdir(parents=True)
+    for name in (".pgpass", "AppData/postgresql/pgpass.conf"):
+        _write(home / name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("APPDATA", str(home / "AppData"))
+
+
+def everywhere(monkeypatch):
+    for put in (in_variable, in_named_file, in_home):
+        put(monkeypatch)
+
+
+def _write(path):
+    path.write_text(f"*:*:*:*:{SECRET}\n")
+    path.chmod(0o600)
 
 
 @pytest.fixture(params=KITS, ids=str)
@@ -23,118 +125,56 @@ def kit(request):
     with Loop() as loop:
         request.param.loop = loop
         yield request.param
-        request.param.loop = None
 
 
-def lay_out_passwords(monkeypatch, tmp_path, port):
-    """A password wherever a driver might look for one."""
-    entry = f"*:*:*:*:{SECRET}\nlocalhost:{port}:*:*:{SECRET}\n"
-    for file in (tmp_path / ".pgpass", tmp_path / "another"):
-        file.write_text(entry)
-        file.chmod(0o600)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "another"))
-    monkeypatch.setenv("PGPASSWORD", SECRET)
-
-
-def settings(port):
+def keywords(kit, port, **server):
     return {
-        "server": {"host": "127.0.0.1", "port": port, "sslmode": "prefer"},
-        "database": {"name": "app", "user": "me"},
+        "driver": kit.settings,
+        "server": {"host": "127.0.0.1", "port": port, "sslmode": "prefer", **server},
+        "database": {"name": "shop", "user": "app"},
         "credential": {"kind": "none"},
     }
 
 
-@pytest.mark.parametrize("ask", [CLEARTEXT, MD5, SCRAM], ids=["cleartext", "md5", "scram"])
-@pytest.mark.parametrize("without", ["", "PGPASSWORD", "PGPASSFILE"])
-def test_nothing_is_sent(kit, ask, without, monkeypatch, tmp_path):
-    with closing(Rogue(ask=ask)) as rogue:
-        lay_out_passwords(monkeypatch, tmp_path, rogue.port)
-        if without:
-            monkeypatch.delenv(without)
-        if without == "PGPASSFILE":
-            monkeypatch.delenv("PGPASSWORD")
+@pytest.mark.parametrize("mode", ["prefer", "disable"])
+@pytest.mark.parametrize("method", ["password", "md5", "scram-sha-256"])
+def test_no_password_is_sent(kit, method, mode, monkeypatch):
+    everywhere(monkeypatch)
+    with Asking(method) as server:
+        told = keywords(kit, server.port, sslmode=mode)
         for use in (kit.open, kit.one):
-            with pytest.raises(ConnectError, match="none was sent"):
-                use(**settings(rogue.port))
-    # Asked for a password, asyncpg answers with an empty one where libpq hangs up; what SCRAM
-    # begins with has no password in it.
-    assert {answer for _, answer in rogue.heard} <= {b"\0", md5_of("")} or ask is SCRAM
-    assert all(
-        b"n=,r=" in answer or b"n=me,r=" in answer for _, answer in rogue.heard if ask is SCRAM
-    )
-    assert not rogue.heard or "asyncpg" in str(kit)
+            with pytest.raises(ConnectError, match="wants a password, and none was sent"):
+                use(**told)
+    assert server.connections == 2, "told at once"
+    assert server.heard == []
 
 
-def md5_of(password):
-    """https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP"""
-    inner = hashlib.md5(f"{password}me".encode(), usedforsecurity=False).hexdigest()
-    outer = hashlib.md5(inner.encode() + b"salt", usedforsecurity=False).hexdigest()
-    return f"md5{outer}\0".encode()
+@pytest.mark.parametrize("put", [in_variable, in_named_file, in_home])
+def test_wherever_a_driver_would_find_one(kit, put, monkeypatch):
+    with Asking("password") as server:
+        put(monkeypatch)
+        with pytest.raises(ConnectError, match="wants a password, and none was sent"):
+            kit.one(**keywords(kit, server.port))
+    assert server.heard == []
 
 
-def test_the_listener_hears_kind_password(kit):
-    with closing(Rogue()) as rogue:
-        said = settings(rogue.port)
-        said["credential"] = {"kind": "password", "password": SECRET}
-        with pytest.raises(ConnectError):
-            kit.one(**{**said, "server": {**said["server"], "connect_timeout": 1}})
-        assert {text for _, text in rogue.heard} == {SECRET.encode() + b"\0"}
+def test_a_password_of_the_settings_comes_before_what_is_found(kit, monkeypatch):
+    everywhere(monkeypatch)
+    with Asking("password") as server:
+        told = {
+            **keywords(kit, server.port),
+            "credential": {"kind": "password", "password": "mine"},
+        }
+        with pytest.raises(ConnectError, match="password authentication failed"):
+            kit.one(**told)
+    assert {body for _, body in server.heard} == {b"mine\0"}
 
 
-def test_a_server_that_trusts_lets_it_in(kit, box):
-    """The sandbox's own server, without the gateway, does."""
-    folder = os.path.dirname(box.gateway._server)  # noqa: PTH120 - a str
-    port = int(box.gateway._server.rpartition(".")[2])
-    said = settings(port)
-    said["server"] |= {"host": folder, "sslmode": "disable"}
-    said["database"]["user"] = "sandbox-app"
-    assert kit.one(**said)[0] == ("sandbox-app",)
-
-
-def test_a_child_of_run_finds_none_either(monkeypatch, tmp_path):
-    for name, value in {
-        "AZPG_SERVER_HOST": "127.0.0.1",
-        "AZPG_SERVER_SSLMODE": "prefer",
-        "AZPG_DATABASE_NAME": "app",
-        "AZPG_DATABASE_USER": "me",
-        "AZPG_CREDENTIAL_KIND": "none",
-    }.items():
-        monkeypatch.setenv(name, value)
-    with closing(Rogue()) as rogue:
-        lay_out_passwords(monkeypatch, tmp_path, rogue.port)
-        monkeypatch.delenv("PGPASSWORD")
-        monkeypatch.setenv("AZPG_SERVER_PORT", str(rogue.port))
-        program = "import psycopg; psycopg.connect()"
-        run = subprocess.run(
-            [sys.executable, "-m", "azpgauth", "run", "--", sys.executable, "-c", program],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert run.returncode == 1
-        assert "no password supplied" in run.stderr
-        assert rogue.heard == []
-
-
-def test_a_child_of_run_has_no_secret_of_the_settings(box, tmp_path):
-    secrets = box.environment_for("client-secret")
-    environ = {
-        **os.environ,
-        **secrets,
-        "REPORTS_CREDENTIAL_PASSWORD": SECRET,
-        "ORDERS_URL": f"postgresql://u:{SECRET}@127.0.0.1/d",
-        "AZURE_CLIENT_SECRET": "stays",
-    }
-    run = subprocess.run(
-        [sys.executable, "-m", "azpgauth", "run", "--", "env"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environ,
-    )
-    assert SECRET not in run.stdout
-    assert secrets["AZPG_CREDENTIAL_CLIENT_SECRET"] not in run.stdout
-    assert f"PGPASSWORD={box.authority.issued[-1]}" in run.stdout
-    assert "AZURE_CLIENT_SECRET=stays" in run.stdout
-    assert f"AZPG_SERVER_HOST={secrets['AZPG_SERVER_HOST']}" in run.stdout
+@pytest.mark.parametrize("name", ["password", "passfile"])
+def test_native_brings_no_password_in(kit, name):
+    native = {name: SECRET}
+    if kit.dialect:
+        native = {"connect_args": native}
+    with pytest.raises(SettingsError, match=name) as raised:
+        kit.one(**keywords(kit, 1), native=native)
+    assert SECRET not in str(raised.value)
