@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import missing_driver
 from azpgauth.native import check_native
+from azpgauth.redacted import Redacted
 from azpgauth.signin import Hold, asign_in
 
 try:
@@ -51,7 +52,7 @@ class _Pool(Pool):
     ) -> None:
         self._plan = plan
         self._login = login
-        self._more = for_connection
+        self._more = Redacted(for_connection)
         self._hold = Hold(login)
         self._hold.end_with(self)
         self._renew_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
@@ -75,7 +76,7 @@ class _Pool(Pool):
     async def _sign_in(self, *_: Any, **keywords: Any) -> Any:
         self._hold.start()
         conn = await aconnect(
-            self._plan, self._login, self._more, timeout=self.first_timeout, **keywords
+            self._plan, self._login, self._more.held, timeout=self.first_timeout, **keywords
         )
         # Connections that were opened together are not renewed all at the same moment.
         lifetime = self._plan.pool.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret

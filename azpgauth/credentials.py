@@ -99,6 +99,9 @@ class _Minter:
         self._authority = authority
         self._credential: TokenCredential | None = None
 
+    def __repr__(self) -> str:  # the credential has none, and its attributes have the secret
+        return f"<{type(self).__name__} {self._settings.kind} for {self._scope}>"
+
     def token(self) -> Token:
         """A token, perhaps from the credential's cache."""
         if self._credential is None:

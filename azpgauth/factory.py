@@ -141,9 +141,10 @@ def connect(
         >>> settings = load_settings(driver="psycopg")  # doctest: +SKIP
         >>> pool = connect(settings)  # doctest: +SKIP
     """
-    arguments = Redacted(native)
-    del native  # a traceback shows locals
-    return _pool(prepare(settings, credential, arguments))
+    passed: Redacted[Credential] | None = Redacted.of(credential)
+    arguments = Redacted.of(native)
+    del credential, native  # a traceback shows locals
+    return _pool(prepare(settings, passed, arguments))
 
 
 @overload
@@ -262,9 +263,10 @@ def aconnect(
     Example:
         >>> pool = await aconnect(settings)  # doctest: +SKIP
     """
-    arguments = Redacted(native)
+    passed: Redacted[Credential] | None = Redacted.of(credential)
+    arguments = Redacted.of(native)
     return Opening(
-        lambda: _on_loop(prepare(settings, credential, arguments, on_loop=True), "aconnect"),
+        lambda: _on_loop(prepare(settings, passed, arguments, on_loop=True), "aconnect"),
         "aopen_pool",
         remember,
     )

@@ -56,7 +56,7 @@ class Prepared:
     driver: str
     plan: ConnectPlan
     login: Login
-    native: Redacted[Mapping[str, Any] | None]
+    native: Redacted[Mapping[str, Any]] | None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> tuple[Any, tuple[type[BaseException], ...]]:
@@ -76,11 +76,14 @@ class Prepared:
             module = load(_MODULES[self.driver])
             return module, (*module.errors(**self.options), AzpgauthError)
 
+    def _arguments(self) -> Mapping[str, Any]:
+        return {} if self.native is None else self.native.held
+
     def unopened(self) -> Any:
         """The async driver's pool, which opens when it is first used."""
         module, _ = self.load()
         try:
-            return module.unopened_pool(self.plan, self.login, self.native.held, **self.options)
+            return module.unopened_pool(self.plan, self.login, self._arguments(), **self.options)
         except AzpgauthError as exc:
             error = _without_frames(exc)
         raise error
@@ -99,7 +102,7 @@ class Prepared:
         while True:
             try:
                 return getattr(module, how)(
-                    self.plan, self.login, self.native.held, timeout=course.left(), **self.options
+                    self.plan, self.login, self._arguments(), timeout=course.left(), **self.options
                 )
             except errors as exc:
                 error = exc
@@ -116,7 +119,7 @@ class Prepared:
         while True:
             try:
                 return await getattr(module, how)(
-                    self.plan, self.login, self.native.held, timeout=course.left(), **self.options
+                    self.plan, self.login, self._arguments(), timeout=course.left(), **self.options
                 )
             except errors as exc:
                 error = exc

@@ -37,11 +37,11 @@ def from_env(keywords: Redacted[dict[str, Any]], *, on_loop: bool = False) -> Pr
         keywords: The keyword arguments; no traceback that shows locals may show their secrets.
         on_loop: Whether an async driver is needed.
     """
-    passed = keywords.held.get("credential")
-    credential = Redacted(passed if is_credential(passed) else None)
-    del passed
-    native = Redacted(keywords.held.get("native"))
-    return prepare(_settings(keywords), credential.held, native, on_loop=on_loop)
+    credential = Redacted.of(keywords.held.get("credential"))
+    if credential is not None and not is_credential(credential.held):
+        credential = None  # the section of that name
+    native = Redacted.of(keywords.held.get("native"))
+    return prepare(_settings(keywords), credential, native, on_loop=on_loop)
 
 
 def _settings(keywords: Redacted[dict[str, Any]]) -> Settings:
@@ -65,8 +65,8 @@ def _settings(keywords: Redacted[dict[str, Any]]) -> Settings:
 
 def prepare(
     settings: Settings,
-    credential: Credential | None,
-    native: Redacted[Mapping[str, Any] | None],
+    credential: Redacted[Credential] | None,
+    native: Redacted[Mapping[str, Any]] | None,
     *,
     on_loop: bool = False,
 ) -> Prepared:
@@ -74,7 +74,7 @@ def prepare(
 
     Args:
         settings: The settings.
-        credential: A credential object of the program's own.
+        credential: A credential object of the program's own; many show a secret when walked.
         native: Arguments of the driver's own.
         on_loop: Whether an async driver is needed; the default is one, then.
 
@@ -84,9 +84,9 @@ def prepare(
     driver = settings.driver.name
     if on_loop and "name" not in settings.driver.model_fields_set:
         driver = "psycopg-async"
-    if credential is not None and driver not in ASYNC_DRIVERS and is_async(credential):
+    if credential is not None and driver not in ASYNC_DRIVERS and is_async(credential.held):
         raise TokenError(
-            f"{type(credential).__name__} is an async credential; "
+            f"{type(credential.held).__name__} is an async credential; "
             "pass the one of the same name from azure.identity"
         )
     options = {"dialect": settings.driver.dialect} if driver.startswith("sqlalchemy") else {}
@@ -109,7 +109,7 @@ def plan_of(settings: Settings) -> ConnectPlan:
     )
 
 
-def login_of(settings: Settings, passed: Credential | None) -> Login:
+def login_of(settings: Settings, passed: Redacted[Credential] | None) -> Login:
     """What these settings sign in with.
 
     Args:
@@ -138,8 +138,8 @@ def login_of(settings: Settings, passed: Credential | None) -> Login:
     cloud = CLOUDS[settings.server.cloud_name]
     scope = wanted.scope or cloud.scope
     if passed is not None:
-        source = source_of(passed, scope)
-        fallback = source_of(passed, cloud.management_scope)
+        source = source_of(passed.held, scope)
+        fallback = source_of(passed.held, cloud.management_scope)
     else:
         source = source_for(wanted, scope, cloud)
         fallback = source_for(wanted, cloud.management_scope, cloud)
@@ -148,7 +148,7 @@ def login_of(settings: Settings, passed: Credential | None) -> Login:
         role=role,
         fallback=fallback,
         timeout=max(settings.pool.timeout, person_timeout(wanted)),
-        owner=passed,
+        owner=None if passed is None else passed.held,
         refresh=wanted.refresh,
         pgbouncer=settings.server.port in PGBOUNCER_PORTS,
     )

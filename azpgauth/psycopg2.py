@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.dropin import entry_of
@@ -91,7 +91,7 @@ def connect(
 class _How:
     """How the connections of one pool are made: all but role, password and roots."""
 
-    dsn: str
+    dsn: str = field(repr=False)
     factories: Mapping[str, Any]
     tls: Tls
 

@@ -29,6 +29,11 @@ class Redacted(Generic[T]):
     def __init__(self, held: T) -> None:
         self.held = held
 
+    @classmethod
+    def of(cls, held: T | None) -> Redacted[T] | None:
+        """The object wrapped, if there is one."""
+        return None if held is None else cls(held)
+
     def __repr__(self) -> str:
         if isinstance(self.held, Mapping):
             return f"<keywords {', '.join(masked(str(name)) for name in self.held)}>"

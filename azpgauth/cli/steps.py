@@ -28,7 +28,6 @@ from azpgauth.login import TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, closing
 from azpgauth.prepare import prepare
 from azpgauth.printable import one_line
-from azpgauth.redacted import Redacted
 from azpgauth.settings import explain, load_settings
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class Check:
         self.prepared = prepare(
             self.settings,
             None,
-            Redacted(None),
+            None,
             on_loop=self.settings.driver.name in ASYNC_DRIVERS,
         )
         self.prepared.plan.libpq(0)  # says no to what libpq would read behind the settings

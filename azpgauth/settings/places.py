@@ -28,6 +28,8 @@ Read = tuple[dict[str, Value], Layer]
 class Wish:
     """What a call says of the places; None where it says nothing.
 
+    Its repr shows none of it: somebody may have typed a URL with a password.
+
     Attributes:
         env: The environment's name.
         config: A TOML file, instead of `azpgauth.toml`.
@@ -36,10 +38,10 @@ class Wish:
         alone: A second database: no TOML file is read but one that the call names.
     """
 
-    env: str | None = None
-    config: str | os.PathLike[str] | None = None
-    env_file: str | os.PathLike[str] | None = None
-    secrets_dir: str | os.PathLike[str] | None = None
+    env: str | None = field(default=None, repr=False)
+    config: str | os.PathLike[str] | None = field(default=None, repr=False)
+    env_file: str | os.PathLike[str] | None = field(default=None, repr=False)
+    secrets_dir: str | os.PathLike[str] | None = field(default=None, repr=False)
     alone: bool = False
 
 

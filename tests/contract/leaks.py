@@ -10,6 +10,7 @@ import pickle
 import traceback
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from pathlib import Path
 
 TESTS = str(Path(__file__).parent.parent)
@@ -76,16 +77,16 @@ def walked(where, value, seen=None, depth=0):
     Args:
         where: What it is called.
         value: The value.
-        seen: What is being walked already.
+        seen: What was walked already, by its id.
         depth: How deep this is.
     """
-    seen = set() if seen is None else seen
+    seen = {} if seen is None else seen
     if isinstance(value, PLAIN) or depth > 20:
         yield where, repr(value)
         return
     if id(value) in seen or len(seen) > 20_000:
         return
-    seen.add(id(value))
+    seen[id(value)] = value  # kept, so that no other object gets its id
     whole_repr, parts = _parts(value)
     if whole_repr:
         yield where, repr(value)
@@ -124,5 +125,6 @@ def _attributes(value):
         for slot in (slots,) if isinstance(slots, str) else slots:
             private = slot.startswith("__") and not slot.endswith("__")
             name = f"_{base.__name__.lstrip('_')}{slot}" if private else slot
-            if slot not in {"__dict__", "__weakref__"} and hasattr(value, name):
-                yield f".{name}", getattr(value, name)
+            if slot not in {"__dict__", "__weakref__"}:
+                with suppress(Exception):  # a slot may be empty, or a property lie over it
+                    yield f".{name}", getattr(value, name)

@@ -56,14 +56,14 @@ ALLOWED = {
     },  # psycopg2: types
     "sandbox": {"credentials"},
     "cli": {
-        *("__init__", "clouds", "diagnosis", "login", "opening", "plan", "prepare"),
-        *("redacted", "role", "sandbox", "settings", "tls"),
+        *("__init__", "clouds", "diagnosis", "login", "opening", "plan", "prepare", "role"),
+        *("sandbox", "settings", "tls"),
     },
-    "psycopg2_pool": {"plan", "signin"},
     **{
         driver: {"psycopg2_pool", "plan", "login", "signin", "native", "dropin", "tls"}
         for driver in DRIVERS
     },
+    "psycopg2_pool": {"plan", "signin"},
 }
 THIRD_PARTY = {
     "azure": {"credentials", "prepare"},  # prepare: for types only

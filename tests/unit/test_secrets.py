@@ -13,15 +13,34 @@ from hypothesis import strategies as st
 from leaks import leaked, walked
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from azpgauth import Settings, SettingsError, connect, connect_from_env, explain, load_settings
+from azpgauth import (
+    Problem,
+    Settings,
+    SettingsError,
+    TokenError,
+    connect,
+    connect_from_env,
+    connection_from_env,
+    explain,
+    load_settings,
+)
+from azpgauth.credentials import _Minter
+from azpgauth.login import Grant, StaticLogin
+from azpgauth.opening import Opening, Prepared, _Course
+from azpgauth.prepare import plan_of
+from azpgauth.psycopg2 import _How
 from azpgauth.redacted import MASK, Redacted, holds_secret, masked, scrubbed
+from azpgauth.schedule import Token
 from azpgauth.settings.credential import (
     KINDS,
     ClientCertificateSettings,
     ClientSecretSettings,
     PasswordSettings,
 )
+from azpgauth.settings.layers import Layer, Origin, Value
+from azpgauth.settings.merge import Dropped, Merged
 from azpgauth.settings.models import SECTIONS, DatabaseSettings, PoolSettings, ServerSettings
+from azpgauth.settings.places import Wish
 
 SECRET = "hunter2"
 GOOD = {"server": {"host": "h"}, "database": {"name": "d"}}
@@ -184,6 +203,59 @@ def test_an_argument_that_is_refused_is_not_shown(driver, native):
     with pytest.raises(SettingsError) as caught:
         connect(load_settings(**keywords), native=native)
     assert leaked(caught.value, SECRET) == []
+
+
+class Walked:
+    """A credential object like azure-identity's: it has no repr, and the secret in an attribute."""
+
+    def __init__(self):
+        self._client_credential = {"secret": SECRET}
+
+    def get_token(self, *_, **__):
+        raise RuntimeError("no")
+
+
+class WalkedAsync(Walked):
+    async def get_token(self, *_, **__):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "sqlalchemy"])
+@pytest.mark.parametrize("make", [Walked, WalkedAsync])
+@pytest.mark.parametrize("use", [connect, connect_from_env, connection_from_env])
+def test_a_credential_object_of_the_programs_own_is_not_walked(driver, make, use):
+    keywords = {**GOOD, "driver": driver}
+    if use is connect:
+        keywords = {"settings": load_settings(**keywords)}
+    with pytest.raises(TokenError) as caught:
+        use(**keywords, credential=make())
+    assert leaked(caught.value, SECRET) == []
+
+
+def test_our_own_objects_show_no_secret():
+    token = Token(SECRET, 2e9)
+    value = Value(SECRET, Origin("keyword", "keyword argument credential={'password': …}"))
+    layer = Layer({("credential", "password"): value})
+    login = StaticLogin("me", SECRET)
+    settings = Settings(**{**PASSWORD, "database": {"name": "d", "user": "me"}})
+    plan = plan_of(settings)
+    native = {"options": f"-c app.secret={SECRET}"}
+    prepared = Prepared("psycopg2", plan, login, Redacted(native))
+    client = ClientSecretSettings(
+        kind="client-secret", tenant_id="t", client_id="c", client_secret=SECRET
+    )
+    minter = _Minter(client, "https://a/.default", "https://b")
+    minter._credential = Walked()  # as azure-identity's
+    objects = [
+        *(token, value, layer, Dropped(("credential", "password"), value, "no"), login, settings),
+        *(Merged({("credential", "password"): [value]}), login.grant(), prepared, client, minter),
+        *(Grant("me", SECRET, True, token), _How.of(plan, native), Wish(config=f"u:{SECRET}@h")),
+        _Course(prepared),
+        Problem("a", f"u:{SECRET}@h", f"is password={SECRET}", "b", repr(f"u:{SECRET}@h")),
+        Opening(lambda: prepared, "aconnect", print),
+    ]
+    for each in objects:
+        assert [text for _, text in walked("local", each) if SECRET in text] == [], type(each)
 
 
 # -- masks ----------------------------------------------------------------------------------------
