@@ -149,7 +149,10 @@ def presentable(section: str, name: str, value: Any) -> Any:
 
 
 def _presentable_text(section: str, text: str) -> str:
-    if section == "server" and "@" in text:
-        # Here, whatever stands before it is a user, who goes with a password.
-        text = masked(f"{MASK}:{text}")
-    return (masked(text).partition("?")[0] if section == "server" else masked(text)) or MASK
+    if section != "server":
+        return masked(text)
+    # Here, whatever stands before an @ is a user, who goes with a password, and whatever stands
+    # behind a sign of equality or a question mark is a part of a connection string.
+    shown = masked(f"{MASK}:{text}" if "@" in text else text).partition("?")[0]
+    name, sign, _ = shown.partition("=")
+    return f"{name}={MASK}" if sign else shown or MASK

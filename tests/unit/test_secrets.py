@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import string
+from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import quote
 
@@ -256,6 +257,64 @@ def test_our_own_objects_show_no_secret():
     ]
     for each in objects:
         assert [text for _, text in walked("local", each) if SECRET in text] == [], type(each)
+
+
+# -- hosts that are none --------------------------------------------------------------------------
+
+NO_HOSTS = [
+    f"x;password={SECRET}",
+    f"x password={SECRET}",
+    f"x={SECRET}",
+    f"{SECRET}@h",
+    "@abstract",
+    f"x%20password%3D{SECRET}",
+    f"x\tpwd={SECRET}",
+    f"x\u00a0password\uff1d{SECRET}",
+    f"x&pass={SECRET}",
+    f"x?pass={SECRET}",
+    f"x#pass={SECRET}",
+    f"fe80::1%x password={SECRET}",
+    f"[fe80::1%x;pwd={SECRET}]",
+]
+WAYS = {
+    "variable": ("AZPG_SERVER_HOST", None),
+    "PGHOST": ("PGHOST", None),
+    "Service Connector": ("AZURE_POSTGRESQL_HOST", None),
+    "keyword": (None, lambda host: {"host": host}),
+    "list": (None, lambda host: {"host": ["h", host]}),
+    "tuple": (None, lambda host: {"host": (host, "h")}),
+    "TOML": ("TOML", None),
+}
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_no_host_is_refused_and_masked(monkeypatch, host, way):
+    name, section = WAYS[way]
+    keywords = {"database": {"name": "d"}}
+    if name == "TOML":
+        Path("azpgauth.toml").write_text(f"[server]\nhost = {json.dumps(host)}\n", "utf-8")
+    elif name is not None:
+        monkeypatch.setenv(name, host)
+    else:
+        keywords["server"] = section(host)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**keywords)
+    assert [problem.setting for problem in caught.value.problems] == ["server.host"]
+    assert leaked(caught.value, SECRET) == []
+    with pytest.raises(ValidationError):
+        ServerSettings(host=("h", host))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("h", "a-b_c.example", "127.0.0.1", "::1", "[::1]", "fe80::1%eth0", "/var/run/x y"),
+        *("b\u00fccher.example", "\u0939\u093f\u0928\u094d\u0926\u0940.example"),
+    ],
+)
+def test_what_is_a_host_is_taken(host):
+    assert ServerSettings(host=host).host == host.strip("[]")
 
 
 # -- masks ----------------------------------------------------------------------------------------
