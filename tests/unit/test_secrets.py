@@ -31,7 +31,6 @@ from azpgauth.opening import Opening, Prepared, _Course
 from azpgauth.prepare import plan_of
 from azpgauth.psycopg2 import _How
 from azpgauth.redacted import MASK, Redacted, holds_secret, masked, scrubbed
-from azpgauth.schedule import Token
 from azpgauth.settings.credential import (
     KINDS,
     ClientCertificateSettings,
@@ -42,6 +41,7 @@ from azpgauth.settings.layers import Layer, Origin, Value
 from azpgauth.settings.merge import Dropped, Merged
 from azpgauth.settings.models import SECTIONS, DatabaseSettings, PoolSettings, ServerSettings
 from azpgauth.settings.places import Wish
+from azpgauth.token import Token
 
 SECRET = "hunter2"
 GOOD = {"server": {"host": "h"}, "database": {"name": "d"}}
