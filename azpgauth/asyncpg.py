@@ -208,6 +208,10 @@ async def aconnect(
 
     async def attempt(grant: Grant, trusted: str) -> Any:
         context = await plan.tls.acontext(trusted)
-        return await asyncpg.connect(**keywords, **grant.for_asyncpg(), ssl=context)
+        conn = await asyncpg.connect(**keywords, **grant.for_asyncpg(), ssl=context)
+        # Its protocol keeps the answer, where whoever walks a frame's objects would find it.
+        protocol: Any = getattr(conn, "_protocol")  # noqa: B009 - not in the stubs
+        protocol.password = None  # it is sent once, and needed no more
+        return conn
 
     return await asign_in(login, plan.tls.roots, attempt)

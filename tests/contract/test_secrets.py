@@ -6,7 +6,7 @@ import psycopg
 import psycopg2
 import pytest
 from kits import KITS, Loop
-from leaks import leaked
+from leaks import leaked, walked
 
 from azpgauth import AzpgauthError, ConnectError, SettingsError, TokenError
 from azpgauth.credentials import forget
@@ -73,6 +73,18 @@ def test_a_pool_that_was_open_shows_none_either(kit, box, secrets, what):
         for _ in range(2):
             error = later(kit, pool)
             assert error is None or leaked(error, *secrets()) == []
+
+
+def test_neither_pool_nor_connection_shows_one(kit, box, secrets):
+    def found(where, value):
+        texts = walked(where, value)
+        return [place for place, text in texts if any(secret in text for secret in secrets())]
+
+    with kit.pool() as pool:
+        assert kit.row(pool, "select 1") == (1,)
+        assert found("pool", pool) == []
+    _, conn = kit.one()
+    assert found("connection", conn) == []
 
 
 def later(kit, pool):
