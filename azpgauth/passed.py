@@ -9,6 +9,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from contextlib import suppress
 from importlib import import_module
 from inspect import iscoroutine, iscoroutinefunction
@@ -54,8 +55,8 @@ def source_of(credential: object, scope: str, refresh: Refresh = "background") -
         if known is None or known[0]() is not credential:
             try:
                 reference = weakref.ref(credential, lambda _: _sources.pop(key, None))
-            except TypeError:  # a class with slots: then each pool has a source of its own
-                return _new_source(lambda: credential, is_async(credential), scope, refresh)
+            except TypeError:  # a class with slots
+                return _source_of_slotted(credential, scope, refresh)
             known = _sources[key] = (reference, {})
         reference, sources = known
         source = sources.get(scope)
@@ -64,14 +65,26 @@ def source_of(credential: object, scope: str, refresh: Refresh = "background") -
     return source
 
 
+def _source_of_slotted(credential: object, scope: str, refresh: Refresh) -> TokenSource:
+    """The source for an object that cannot be known weakly: the last few are kept alive."""
+    for known, its_scope, source in _slotted:
+        if known is credential and its_scope == scope:
+            return source
+    source = _new_source(lambda: credential, is_async(credential), scope, refresh)
+    _slotted.append((credential, scope, source))
+    return source
+
+
 def forget() -> None:
     """Forget all sources. For tests."""
     with _lock:
         _sources.clear()
+        _slotted.clear()
 
 
 _lock = threading.RLock()  # reentrant: a weak reference may die while it is held
 _sources: dict[int, tuple[weakref.ref[Any], dict[str, TokenSource]]] = {}
+_slotted: deque[tuple[object, str, TokenSource]] = deque(maxlen=16)
 
 
 def _after_fork_in_child() -> None:
