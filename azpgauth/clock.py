@@ -20,6 +20,9 @@ class Clock(Protocol):
     def wait(self, event: threading.Event, timeout: float) -> bool:
         """Wait for the event, `timeout` seconds at most; tell whether it was set."""
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds on an event loop."""
+
 
 class SystemClock:
     """The real clock."""
@@ -31,3 +34,9 @@ class SystemClock:
     def wait(self, event: threading.Event, timeout: float) -> bool:
         """Wait for the event, `timeout` seconds at most."""
         return event.wait(timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds on an event loop."""
+        import asyncio
+
+        await asyncio.sleep(seconds)

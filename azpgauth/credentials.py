@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth import passed
 from azpgauth.errors import TokenError
+from azpgauth.fetching import STUCK
 from azpgauth.importing import guard
 from azpgauth.printable import their_words
-from azpgauth.tokens import STUCK, TokenSource
+from azpgauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -69,7 +70,8 @@ def source_for(settings: TokenCredentialSettings, scope: str, cloud: Cloud) -> T
                 # A person is not asked anew because a server said no.
                 mint_anew=None if person else minter.token_anew,
                 refresh=settings.refresh,
-                patience=max(STUCK, person),
+                # The time-out of a person or a program speaks first.
+                patience=STUCK + person + (getattr(settings, "process_timeout", None) or 0),
             )
             _sources[key] = source, minter
         return _sources[key][0]

@@ -321,14 +321,6 @@ _TOKENS = tuple(
             "try again in a while; share one pool, whose connections share one token",
         ),
         (
-            r"within [\d.]+ s$",
-            "no answer in time",
-            (
-                "check that this machine reaches its identity endpoint, or "
-                "login.microsoftonline.com; pool.timeout says how long to wait"
-            ),
-        ),
-        (
             r"managed identity|IMDS|ManagedIdentityCredential",
             "this machine has no such managed identity, or cannot reach its endpoint",
             "assign one, check credential.client_id, or set credential.kind to another",
@@ -337,6 +329,14 @@ _TOKENS = tuple(
             r"with -?\d+ s left",
             "the token is about to expire, or this machine's clock is wrong",
             "check this machine's clock",
+        ),
+        (
+            r"within [\d.]+ s\b",
+            "no answer in time",
+            (
+                "check that this machine reaches its identity endpoint, or "
+                "login.microsoftonline.com; pool.timeout says how long to wait"
+            ),
         ),
     )
 )

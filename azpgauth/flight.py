@@ -6,6 +6,7 @@ What a credential raised becomes an error here that holds no secret.
 from __future__ import annotations
 
 import re
+import time
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,98 +14,109 @@ from typing import TYPE_CHECKING
 
 from azpgauth.errors import TokenError
 from azpgauth.printable import their_words
+from azpgauth.schedule import within
 from azpgauth.token import Token
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable, Iterator
 
     from azpgauth.waiting import Wait
 
-__all__ = ["Answer", "Flight", "settled", "token_from", "told"]
+__all__ = ["Answer", "Flight", "token_from", "told"]
 
 Answer = Token | TokenError
 
 
-@dataclass
+@dataclass(eq=False)
 class Flight:
-    """One request under way.
+    """One request under way, or about to be made when a pause is over.
 
     Attributes:
         started: When the credential is asked, in seconds since the epoch: now, or after a pause.
         anew: Whether it goes past the credential's own cache.
         loop: The event loop it runs on, if it is that of an async credential.
+        after: What failed before the pause that it waits for, if it waits for one.
         task: What runs it there; the event loop itself holds tasks weakly.
         future: What it brings. An error is a result too: it goes to any number of waiters, or
             to none.
+        asked: Whether the credential has been asked.
         given_up: Whether it has been counted as failed already, since it hangs.
+        short: Whether it brought a token that is over too soon: the next may live longer.
     """
 
     started: float
     anew: bool
     loop: asyncio.AbstractEventLoop | None = None
+    after: TokenError | None = None
     task: asyncio.Task[None] | None = None
     future: Future[Answer] = field(default_factory=Future)
+    asked: bool = False
     given_up: bool = False
+    short: bool = False
 
     def __post_init__(self) -> None:
         self.future.set_running_or_notify_cancel()  # so that no waiter can cancel it
 
-    def lost(
-        self, now: float, patience: float, asking: asyncio.AbstractEventLoop | None = None
-    ) -> bool:
-        """Whether nobody should wait for it any more: it hangs, or its event loop does not run.
+    def hangs(self, now: float, patience: float) -> bool:
+        """Whether it has had no answer for so long that it counts as failed.
 
         Args:
             now: Seconds since the epoch.
-            patience: Seconds after which it hangs.
-            asking: The event loop of whoever wants to know.
+            patience: Seconds after which it does.
         """
-        # A clock that was put back must not make it young for ever.
-        late = not -patience < now - self.started < patience
-        return late or self.gone(asking)
+        return self.asked and not within(self.started, now, patience)
 
-    def gone(self, asking: asyncio.AbstractEventLoop | None = None) -> bool:
-        """Whether it cannot come back: its event loop does not run any more."""
-        if self.loop is None or self.loop is asking:
+    def adrift(self, asking: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether its event loop does not run, as the one of whoever is asking does."""
+        if self.loop is None or asking is None or self.loop is asking:
             return False
         return self.loop.is_closed() or not self.loop.is_running()
+
+    def cancel(self) -> None:
+        """Should its event loop ever run again, it does not go on there."""
+        if self.loop is not None and self.task is not None:
+            with suppress(RuntimeError):  # it is closed
+                self.loop.call_soon_threadsafe(self.task.cancel)
 
     def settle(self, answer: Answer) -> None:
         """Give this to all who wait; the first answer counts."""
         with suppress(InvalidStateError):
             self.future.set_result(answer)
 
-    def follow(self, other: Flight) -> None:
-        """Another one was started in its place: whoever waits takes what that brings."""
-        other.future.add_done_callback(lambda done: self.settle(done.result()))
-
-
-def settled(answer: Answer) -> Future[Answer]:
-    """A future that has its answer already."""
-    future: Future[Answer] = Future()
-    future.set_result(answer)
-    return future
-
 
 async def token_from(
-    answer: Token | Future[Answer], timeout: float | None, wait: Wait
+    answer: Answer | Flight, timeout: float | None, wait: Wait, look: Callable[[], float]
 ) -> tuple[Token, bool]:
     """The token, and whether it was fetched for this call.
 
     Args:
-        answer: The token, or what will bring it.
+        answer: The token, what will bring it, or why there is none.
         timeout: Seconds to wait; None waits as long as it takes.
         wait: How to wait.
+        look: Gives up what hangs; the seconds after which to look again.
 
     Raises:
         TokenError: The request failed, or did not end in time.
     """
-    if isinstance(answer, Token):
-        return answer, False
-    try:
-        return _token_of(await wait.result(answer, timeout)), True
-    except TimeoutError:
-        raise TokenError(f"no token from Microsoft Entra ID within {timeout:g} s") from None
+    if not isinstance(answer, Flight):
+        return _token_of(answer), False
+    for seconds in _spells(timeout, look):
+        with suppress(TimeoutError):
+            return _token_of(await wait.result(answer.future, seconds)), True
+    before = "" if answer.after is None else f"; before that: {answer.after}"
+    raise TokenError(f"no token from Microsoft Entra ID within {timeout:g} s{before}")
+
+
+def _spells(timeout: float | None, look: Callable[[], float]) -> Iterator[float]:
+    """Seconds to wait, again and again until the time is over: whoever waits sees what hangs."""
+    until = None if timeout is None else time.monotonic() + timeout
+    while True:
+        seconds = look()
+        left = None if until is None else until - time.monotonic()
+        yield seconds if left is None else max(min(seconds, left), 0.0)
+        if left is not None and left <= seconds:
+            return
 
 
 def _token_of(answer: Answer) -> Token:

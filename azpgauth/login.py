@@ -17,8 +17,8 @@ from azpgauth.role import claims_of, no_role, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
 
+    from azpgauth.flight import Flight
     from azpgauth.token import Token
     from azpgauth.tokens import Refresh, TokenSource
 
@@ -187,7 +187,7 @@ class TokenLogin:
         self._owner = owner
         self._refresh = refresh
         self._pgbouncer = pgbouncer
-        self._ahead: Future[Token | TokenError] | None = None
+        self._ahead: Flight | None = None
         self._explicit = role
         self._fallback = fallback
         self.timeout = timeout
@@ -204,6 +204,7 @@ class TokenLogin:
 
     def grant(self) -> Grant:
         """The present token and its role."""
+        self._failed_ahead()
         token, fresh = self.source.get(self.timeout)
         fresh = self._looked_at(token) or fresh
         role = self._role_at_once(token)
@@ -213,6 +214,7 @@ class TokenLogin:
 
     async def agrant(self) -> Grant:
         """The present token and its role."""
+        self._failed_ahead()
         token, fresh = await self.source.aget(self.timeout)
         fresh = self._looked_at(token) or fresh
         role = self._role_at_once(token)
@@ -247,6 +249,19 @@ class TokenLogin:
         """Keep the token fresh until the returned function is called."""
         return self.source.hold(self._refresh)
 
+    def _failed_ahead(self) -> None:
+        """What `prefetch` asked for failed a moment ago: it is told now, rather than asked again.
+
+        Raises:
+            TokenError: It failed, and its pause is not over.
+        """
+        ahead = self._ahead
+        error = ahead.future.result() if ahead is not None and ahead.future.done() else None
+        if ahead is not None and isinstance(error, TokenError):
+            self._ahead = None
+            if self.source.paused and not ahead.short:
+                raise TokenError(*error.args) from error.__cause__
+
     def _looked_at(self, token: Token) -> bool:
         """Whether this is what `prefetch` asked for: then it is as fresh as if asked for now."""
         if self._pgbouncer and len(token.value) > LONG:
@@ -258,7 +273,7 @@ class TokenLogin:
                 len(token.value),
             )
         ahead, self._ahead = self._ahead, None
-        return ahead is not None and ahead.done() and ahead.result() is token
+        return ahead is not None and ahead.future.done() and ahead.future.result() is token
 
     def _role_at_once(self, token: Token) -> str | None:
         if self._explicit is not None:

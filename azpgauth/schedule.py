@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Literal
+
+from azpgauth.errors import TokenError
 
 if TYPE_CHECKING:
     from azpgauth.token import Token
 
 __all__ = [
+    "AT_ONCE",
     "BACKOFF_CAP",
+    "BACKOFF_CAP_WITHOUT",
+    "SHORTEST",
     "SOON",
     "Pause",
     "backoff",
     "decide",
     "progress",
+    "within",
 ]
 
 BACKOFF_CAP = 60.0
@@ -23,13 +30,27 @@ BACKOFF_CAP = 60.0
 BACKOFF_CAP_WITHOUT = 10.0
 """Seconds: the longest wait where there is none. A service comes back soon after its authority."""
 
+SHORTEST = 0.5
+"""Seconds: the shortest pause, also after a token that may be used for less than that."""
+
 SOON = 1.0
 """Seconds that whoever needs a token waits for the next request, rather than be refused at once."""
+
+AT_ONCE = 2
+"""Requests that may wait for the credential: one, and one more beside one that hangs."""
 
 
 def backoff(failures: int, jitter: float) -> float:
     """Seconds to wait after so many failures in a row; `jitter` is in 0…1."""
     return min(BACKOFF_CAP, 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * jitter)
+
+
+def within(since: float, now: float, seconds: float) -> bool:
+    """Whether so many seconds have not passed yet.
+
+    A clock that was put back by more than that does not make them last: they are over.
+    """
+    return -seconds < now - since < seconds
 
 
 @dataclass(frozen=True)
@@ -40,22 +61,31 @@ class Pause:
         failures: How many of them there were in a row.
         since: When the last one ended, in seconds since the epoch.
         seconds: How long to wait from then on.
+        error: What the last one brought instead.
     """
 
     failures: int = 0
     since: float = 0.0
     seconds: float = 0.0
+    error: TokenError | None = None
 
-    def longer(self, now: float, jitter: float) -> Pause:
+    def longer(self, now: float, jitter: float, error: TokenError | None = None) -> Pause:
         """The pause after one more request that brought nothing."""
         failures = self.failures + 1
-        return Pause(failures, now, backoff(failures, jitter))
+        return Pause(failures, now, backoff(failures, jitter), error)
 
     def left(self, now: float, *, usable: bool) -> float:
         """Seconds until the next request; `usable`: there is a token to use meanwhile."""
         seconds = self.seconds if usable else min(self.seconds, BACKOFF_CAP_WITHOUT)
-        gone = now - self.since
-        return max(seconds - gone, 0.0) if gone >= 0 else 0.0  # a clock put back ends it
+        # Less than a millisecond is what is lost in adding up such large numbers.
+        left = seconds - (now - self.since) if within(self.since, now, seconds) else 0.0
+        return left if left >= 0.001 else 0.0
+
+    def told(self, left: float) -> TokenError:
+        """The failure before it, for whoever comes while so many seconds are left of it."""
+        error = TokenError(f"{self.error}; the next try is in {ceil(left)} s")
+        error.__cause__ = self.error.__cause__ if self.error is not None else None
+        return error
 
 
 Decision = Literal["use", "use and renew", "fetch"]

@@ -97,3 +97,11 @@ class ManualClock:
                 # An event cannot be waited for together with the clock: look often, in real time.
                 self._moved.wait(0.005)
         return event.is_set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait on an event loop until the clock was moved on by so many seconds."""
+        import asyncio
+
+        until = self._now + seconds
+        while self._now < until:  # noqa: ASYNC110 - it may be moved from any thread or loop
+            await asyncio.sleep(0.005)

@@ -65,7 +65,7 @@ class TokenInfo:
     Attributes:
         identity: Who the present token is for, and which credential gave it.
         requests: How many tokens were asked of the credential.
-        failures: How many of these requests failed.
+        failures: How many of these requests failed, or had no answer in time.
         expires_on: When the present token expires (seconds since the epoch), None without one.
         renew_at: When it is renewed.
         last_refresh: When it was fetched.

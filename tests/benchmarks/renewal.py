@@ -14,7 +14,7 @@ import time
 
 from azpgauth import closing, connect_from_env, token_info
 from azpgauth.sandbox import Sandbox
-from azpgauth.schedule import MARGIN
+from azpgauth.token import MARGIN
 
 
 def measured(box, *, every, takes, seconds):

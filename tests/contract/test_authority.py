@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -32,13 +33,16 @@ from azure.identity import (
     WorkloadIdentityCredential,
 )
 
-from azpgauth import connection_from_env
-from azpgauth.errors import AzpgauthError
+from azpgauth import connect_from_env, connection_from_env, token_info
+from azpgauth.credentials import forget
+from azpgauth.errors import AzpgauthError, TokenError
+from azpgauth.info import _logins
 from azpgauth.role import claims_of, role_of
 from azpgauth.sandbox import Identity, Sandbox, proofs
 from azpgauth.sandbox.answers import EntraError
 from azpgauth.sandbox.certificates import client_certificate
 from azpgauth.sandbox.directory import Directory, subject
+from azpgauth.token import MARGIN
 
 RESOURCE = "https://ossrdbms-aad.database.windows.net"
 SCOPE = f"{RESOURCE}/.default"
@@ -711,3 +715,73 @@ def test_twenty_who_ask_again_and_again_make_no_storm(box, monkeypatch, fault):
     # After n requests that brought nothing, at least (2 ** n - 1) / 2 seconds have passed.
     assert asked <= 1 + math.log2(1 + 2 * (time.monotonic() - begin))
     assert refused >= 20
+
+
+def test_tokens_that_are_over_in_a_moment_make_no_storm(box, monkeypatch):
+    monkeypatch.setenv("AZPG_DATABASE_USER", "sandbox-app")
+    box.authority.lifetime = MARGIN + 1  # of which a fraction of a second is left when it comes
+    begin = time.monotonic()
+
+    def call(_):
+        while time.monotonic() < begin + 1.5:
+            with contextlib.suppress(AzpgauthError):
+                connection_from_env().close()
+
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(call, range(20)))
+    # What may be used for half a second or more is renewed after half of that.
+    assert len(box.authority.requests) <= 2 + 4 * (time.monotonic() - begin)
+
+
+def test_what_failed_while_the_driver_was_imported_is_not_asked_again(box):
+    box.authority.status = 400
+    with pytest.raises(TokenError):
+        connection_from_env()
+    assert len(box.authority.requests) == 1
+
+
+def test_forgetting_ends_a_pause(box):
+    box.authority.status = 400
+    for expected in (1, 2, 3, 4):  # the pauses would be longer and longer
+        with pytest.raises(TokenError):
+            connection_from_env()
+        assert len(box.authority.requests) == expected
+        forget()
+
+
+@pytest.mark.parametrize("kind", ["managed-identity", "client-secret"])
+def test_an_idle_pool_whose_authority_hangs_has_two_threads_at_most(box, monkeypatch, caplog, kind):
+    for name, value in box.environment_for(kind).items():
+        monkeypatch.setenv(name, value)
+
+    def eventually(condition):
+        until = time.monotonic() + 20
+        while not condition():
+            waiting = [each for each in threading.enumerate() if each.name == "azpgauth-token"]
+            assert len(waiting) <= 2
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    box.authority.lifetime = 290  # azure-identity's own cache does not answer any more
+    with connect_from_env() as pool:
+        source = _logins[pool].source
+        box.authority.hanging = True
+        source._patience = 0.1
+        source._token = replace(source._token, refresh_on=0.0, fetched_at=0.0)
+        source._changed()  # as the clock does, an hour later
+        eventually(lambda: source._failures == 2)
+        asked = len(box.authority.requests)
+        for _ in range(3):  # the refresher looks again and again
+            source._changed()
+            eventually(lambda: not source._refresher._wake.is_set())
+        info = token_info(pool)
+        assert (info.requests, info.failures) == (3, 2)
+        assert "no answer within 0.1 s" in info.last_error
+        assert caplog.text.count("no answer within 0.1 s") == 2
+        assert len(box.authority.requests) == asked <= 3
+        with pool.connection() as conn:
+            assert conn.execute("select 1").fetchone() == (1,)
+        box.authority.hanging = False
+        eventually(lambda: token_info(pool).last_error is None)
+        assert token_info(pool).failures == 2
+        eventually(lambda: not source._asking)

@@ -11,17 +11,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from azpgauth.errors import TokenError
-from azpgauth.schedule import SOON
+from azpgauth.fetching import STUCK
+from azpgauth.schedule import AT_ONCE, BACKOFF_CAP_WITHOUT, SHORTEST, SOON, backoff, within
 from azpgauth.testing import ManualClock
 from azpgauth.token import MARGIN, Token
-from azpgauth.tokens import AT_ONCE, RECHECK, STUCK, TokenSource
+from azpgauth.tokens import RECHECK, TokenSource
 
-SHORTEST_PAUSE = 0.5  # of backoff(), whatever the jitter
 OUTCOMES = st.one_of(
-    st.tuples(st.just("token"), st.floats(31, 90_000), st.floats(0, 1)),
+    st.tuples(st.just("token"), st.floats(30.001, 90_000), st.floats(0, 1)),
     st.tuples(st.just("short"), st.floats(-100, 29.9), st.just(0.0)),
     st.sampled_from([("error", 0.0, 0.0), ("same", 0.0, 0.0)]),
 )
+
+
+class SteppingClock(ManualClock):
+    """It goes on by itself for whoever waits: all happens on one thread here."""
+
+    def wait(self, event, timeout):
+        self.advance(timeout)
+        return event.is_set()
 
 
 class Request:
@@ -30,19 +38,19 @@ class Request:
     def __init__(self, work, flight):
         self.work = work
         self.flight = flight
-        self.started = flight.started
-        self.lost = False
-        self.futures = []
+        self.noted = flight.asked  # whether `asked` was told of it
 
 
 class Source(RuleBasedStateMachine):
     @initialize(jitter=st.floats(0, 1))
     def start(self, jitter):
-        self.clock = ManualClock()
+        self.clock = SteppingClock()
+        self.jitter = jitter
         self.requests = []  # under way, those that hang included
-        self.lost = []  # of the parent, after a fork
         self.serial = 0
-        self.paused_at = float("-inf")
+        self.in_a_row = 0  # requests that brought nothing
+        self.failed_at = float("-inf")
+        self.counted = 0
         self.proven = {1: set(), 2: set()}  # by whom
         self.anew = set()
         self.source = TokenSource(
@@ -56,19 +64,32 @@ class Source(RuleBasedStateMachine):
     # -- what the source calls -------------------------------------------------------------
 
     def run_later(self, work):
-        now = self.clock.time()
-        for each in self.requests:
-            each.lost = each.lost or not -STUCK < now - each.started < STUCK
-            assert each.lost, "two requests under way"
-        assert len(self.requests) < AT_ONCE, "a third one beside two that hang"
-        # It may have been started ahead of its time, in the last second of a pause.
         flight = self.source._flight
-        assert now <= flight.started <= now + SOON
-        gap = flight.started - self.paused_at
-        assert gap >= SHORTEST_PAUSE - 1e-6, "requests follow each other without a pause"
-        self.requests.append(Request(work, flight))
+        request = Request(work, flight)
+        if flight.asked:
+            self.asked(flight)
+        else:
+            assert flight.started <= self.clock.time() + SOON, "a long pause is waited for"
+        live = [each for each in self.requests if each.flight.asked]
+        assert len(live) < AT_ONCE, "a third one beside two that hang"
+        assert all(each.flight.given_up for each in live), "two requests under way"
+        self.requests.append(request)
+
+    def asked(self, flight):
+        """On whatever path a request is made: not before the schedule allows it."""
+        pause = backoff(self.in_a_row, self.jitter) if self.in_a_row else SHORTEST
+        if flight.anew or not self.usable():
+            pause = min(pause, BACKOFF_CAP_WITHOUT)
+        assert pause >= SHORTEST
+        gone = self.clock.time() - self.failed_at
+        assert gone >= pause - 0.002, "requests follow each other without a pause"
+
+    def brought_nothing(self):
+        self.in_a_row += 1
+        self.failed_at = self.clock.time()
 
     def mint(self, *, anew):
+        self.minted = True
         kind, life, share = self.outcome
         now = self.clock.time()
         if kind == "error":
@@ -100,17 +121,18 @@ class Source(RuleBasedStateMachine):
             assert answer is before, "whoever asks waits though there is a good token"
         if isinstance(answer, Token):
             assert answer.expires_on - self.clock.time() >= MARGIN
-        elif answer.done():
+        elif isinstance(answer, TokenError):
             assert len(self.requests) == count, "refused, and yet a request was made"
-            assert isinstance(answer.result(), TokenError)
-            paused = self.source._pause.left(self.clock.time(), usable=False) > SOON
-            assert paused or count == AT_ONCE, "refused without a reason"
+            left = self.source._pause.left(self.clock.time(), usable=False)
+            assert left > SOON or self.full(), "refused without a reason"
         else:
-            age = self.clock.time() - self.requests[-1].started
-            assert -STUCK < age < STUCK, "whoever asks waits for a request that hangs"
-            self.requests[-1].futures.append(answer)
+            assert answer is self.requests[-1].flight
+            assert not answer.hangs(self.clock.time(), STUCK), "somebody waits for what hangs"
         if len(self.requests) > count and usable:
-            self.started_ahead(before)
+            assert self.clock.time() >= before.renew_at()
+
+    def full(self):
+        return len(self.source._asking) == AT_ONCE
 
     @rule()
     def tick(self):
@@ -118,73 +140,73 @@ class Source(RuleBasedStateMachine):
         delay = self.source._renew_if_due()
         assert 0 < delay <= RECHECK
         if len(self.requests) > count:
-            self.started_ahead(before)
+            assert self.clock.time() >= before.renew_at()
         elif usable and self.clock.time() >= before.renew_at():
             waits = self.source._pause.left(self.clock.time(), usable=True) > 0
-            alive = [each for each in self.requests if not each.lost]
-            full = len(self.requests) == AT_ONCE
-            assert waits or alive or full, "nobody renews a token that is due"
-
-    def started_ahead(self, token):
-        now = self.clock.time()
-        assert now >= token.renew_at()
-        assert now - self.paused_at >= SHORTEST_PAUSE, "a busy loop"
+            assert waits or self.source._flight or self.full(), "nobody renews a token that is due"
 
     @precondition(lambda self: self.requests)
     @rule(outcome=OUTCOMES, late=st.booleans())
     def land(self, outcome, late):
         self.outcome = outcome
-        usable, before = self.usable(), self.present
         # A request that hung may come back while another one is under way.
         request = self.requests.pop(0 if late else -1)
-        if request.started > self.clock.time():
-            self.clock.advance(request.started - self.clock.time() + 0.001)
-            usable, before = self.usable(), self.present
-        failures = self.source.info().failures
-        # Those of a request that hung may have what the one in its place brought.
-        waiting = [future for future in request.futures if not future.done()]
-        given_up = request.flight.given_up
+        flight = request.flight
+        waits, given_up = not flight.future.done(), flight.given_up
+        others = [each.flight for each in self.requests]
+        before, self.minted = self.present, False
+        if not flight.asked and waits:
+            # By now it is time, unless the clock was put back.
+            self.clock.advance(self.source._pause.left(self.clock.time(), usable=False))
+            self.asked(flight)
+        usable = self.usable()
         request.work()
-        answers = {id(future.result(0)) for future in waiting}
-        assert len(answers) <= 1, "waiters got different answers"
-        failed = outcome[0] in {"error", "short"}
-        failed |= outcome[0] == "same" and before is not None and not usable
-        for future in waiting:
-            answer = future.result(0)
+        if not self.minted:
+            assert not waits
+            assert not flight.asked, "it was called off, and yet it was made"
+            return
+        over = before is not None and not usable
+        failed = outcome[0] in {"error", "short"} or (outcome[0] == "same" and over)
+        answer = flight.future.result(0)
+        if waits:
             assert isinstance(answer, TokenError) == failed
             assert failed or answer.expires_on - self.clock.time() >= MARGIN
-        counted = failed and not given_up
-        assert self.source.info().failures == failures + counted, "counted twice, or never"
         if failed:
             assert self.present is before, "a failed renewal lost the last good token"
-        if counted:
-            assert re.search("no answer|left", self.source.info().last_error)
-        if failed and given_up:
-            return  # another one decides by now
-        if self.present is before:
-            self.paused_at = self.clock.time()
-            assert self.source._pause.left(self.paused_at, usable=usable) > 0, "and no pause"
-        else:
+        if self.present is not before:
             assert self.usable()
-            self.paused_at = float("-inf")
+            assert self.source.info().last_error is None
+            waiting = [each for each in others if not each.given_up and not each.anew]
+            assert all(each.future.done() for each in waiting), "not told of what came late"
+            self.in_a_row, self.failed_at = 0, float("-inf")
+            if self.present.expires_on - MARGIN - self.clock.time() < SHORTEST:
+                self.failed_at = self.clock.time()
+        elif not given_up:
+            self.counted += failed
+            self.brought_nothing()
+            if failed:
+                assert re.search("no answer|left", self.source.info().last_error)
+            assert self.source._pause.left(self.failed_at, usable=usable) > 0, "and no pause"
 
     @precondition(lambda self: self.present is not None)
     @rule(by=st.sampled_from([1, 2]))
     def refuse(self, by):
         refused, count = self.present, len(self.requests)
         asked = self.source._ask_instead_of(refused, by)
+        now = self.clock.time()
         if refused.value in self.anew and refused.value not in self.proven[by]:
             assert asked is None
             assert len(self.requests) == count, "a server that refuses everybody is hammered"
             return
         if asked is None:
-            paused = self.source._pause.left(self.clock.time(), usable=self.usable()) > 0
-            assert paused or count == AT_ONCE
+            paused = self.source._pause.left(now, usable=False) > 0
+            spent = self.source._spent(now) and refused.value in self.anew
+            ahead = self.source._flight is not None and not self.source._flight.asked
+            assert paused or self.full() or spent or ahead
             return
         answer, final = asked
         assert not isinstance(answer, Token)
         assert final or len(self.requests) == count
-        self.requests[-1].futures.append(answer)
 
     @precondition(lambda self: self.present is not None)
     @rule(by=st.sampled_from([1, 2]))
@@ -211,7 +233,7 @@ class Source(RuleBasedStateMachine):
     @rule()
     def put_the_clock_back(self):
         self.clock.advance(-3600)
-        self.paused_at = float("-inf")
+        self.failed_at = float("-inf")
 
     @rule()
     def fork(self):
@@ -219,7 +241,6 @@ class Source(RuleBasedStateMachine):
         lock = self.source._lock
         self.source._begin_process()
         assert self.source._lock is not lock
-        self.lost += self.requests
         self.requests = []
 
     @invariant()
@@ -229,9 +250,20 @@ class Source(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_right(self):
-        if hasattr(self, "source"):
-            info = self.source.info()
-            assert info.failures <= info.requests
+        if not hasattr(self, "source"):
+            return
+        current = self.source._flight
+        if current is not None and current.asked:
+            hangs = not within(current.started, self.clock.time(), STUCK)
+            self.counted += hangs
+            if hangs:
+                self.brought_nothing()
+        info = self.source.info()
+        assert info.failures == self.counted, "counted twice, or never"
+        assert info.failures <= info.requests
+        assert len(self.source._asking) <= AT_ONCE
+        live = [each.flight for each in self.requests if each.flight.asked]
+        assert live == self.source._asking
 
 
 TestSource = Source.TestCase

@@ -1,9 +1,12 @@
+import asyncio
+
 import pytest
 
 from azpgauth.errors import RoleError, TokenError
 from azpgauth.login import StaticLogin, TokenLogin
-from azpgauth.testing import fake_token
-from azpgauth.tokens import Token, TokenSource
+from azpgauth.testing import ManualClock, fake_token
+from azpgauth.token import Token
+from azpgauth.tokens import TokenSource
 
 
 def source(**claims):
@@ -17,6 +20,50 @@ def test_a_token_asked_for_ahead_is_fresh_once():
     assert [login.grant().fresh, login.grant().fresh] == [True, False]
     login.prefetch()
     assert not login.grant().fresh
+
+
+def test_what_failed_ahead_is_told_and_not_asked_for_again():
+    clock = ManualClock()
+    asked = []
+
+    def refuse():
+        asked.append(1)
+        raise ValueError("no identity")
+
+    login = TokenLogin(TokenSource(refuse, clock=clock, run=lambda work: work()))
+    login.prefetch()
+    with pytest.raises(TokenError, match="no identity"):
+        login.grant()
+    assert len(asked) == 1
+    clock.wait = lambda event, seconds: clock.advance(seconds) or event.is_set()
+    with pytest.raises(TokenError, match="no identity"):
+        login.grant()
+    assert len(asked) == 2
+    clock.advance(10)
+    login.prefetch()
+    clock.advance(10)  # that was long ago
+    with pytest.raises(TokenError, match="no identity"):
+        asyncio.run(login.agrant())
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_management_scope_that_is_refused_is_not_asked_for_each_connection(awaited):
+    clock = ManualClock()
+    asked = []
+
+    def refuse():
+        asked.append(clock.time())
+        raise ValueError("no permission")
+
+    fallback = TokenSource(refuse, clock=clock, run=lambda work: work())
+    clock.wait = lambda event, seconds: clock.advance(seconds) or event.is_set()
+    login = TokenLogin(source(appid="1234"), fallback=fallback)
+    for _ in range(200):
+        with pytest.raises(RoleError, match="1234"):
+            asyncio.run(login.agrant()) if awaited else login.grant()
+        clock.advance(0.05)
+    assert 2 <= len(asked) <= 6
 
 
 def test_only_a_refusal_of_a_cached_token_is_worth_another_one():

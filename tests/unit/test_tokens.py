@@ -5,7 +5,7 @@ import os
 import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -13,9 +13,19 @@ from azure.core.exceptions import AzureError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from azpgauth.clock import SystemClock
+from azpgauth.clouds import CLOUDS
+from azpgauth.credentials import source_for
+from azpgauth.diagnosis import diagnose_token
 from azpgauth.errors import TokenError
 from azpgauth.passed import ask
+from azpgauth.passed import source_of as source_of_credential
 from azpgauth.schedule import Pause, backoff, decide, progress
+from azpgauth.settings.credential import (
+    AzureCliSettings,
+    InteractiveBrowserSettings,
+    ManagedIdentitySettings,
+)
 from azpgauth.testing import FakeCredential, ManualClock, fake_token
 from azpgauth.token import MARGIN, Token, TokenInfo
 from azpgauth.tokens import TokenSource
@@ -52,6 +62,10 @@ def eventually(condition):
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.002)
+
+
+def running(name):
+    return {thread for thread in threading.enumerate() if thread.name == name}
 
 
 @pytest.fixture
@@ -168,11 +182,13 @@ def test_single_flight_over_threads_and_loops(mint):
 
 def test_every_waiter_gets_the_error_and_the_next_asks_again(mint):
     source = source_of(mint)
+    joined = []
+    source._ask = lambda: joined.append(TokenSource._ask(source)) or joined[-1]
     mint.go.clear()
     mint.error = ValueError("no identity here")
     with ThreadPoolExecutor(5) as threads:
         waiting = [threads.submit(source.get) for _ in range(5)]
-        eventually(lambda: mint.count == 1)
+        eventually(lambda: mint.count == 1 and len(joined) == 5)
         mint.go.set()
         while not all(future.done() for future in waiting):
             mint.clock.advance(0.1)  # for those who came too late for the first request
@@ -189,11 +205,11 @@ def test_whoever_comes_in_a_short_pause_waits_for_the_next_request(mint):
         source.get(10)
     mint.error = None
     with ThreadPoolExecutor(5) as threads:
-        waiting = [threads.submit(source.get, 50) for _ in range(5)]
-        eventually(lambda: source.info().requests == 2)
-        assert mint.count == 1, "not yet"
-        mint.clock.advance(0.6)
-        assert {future.result(50)[0].value for future in waiting} == {"secret-2"}
+        waiting = [threads.submit(source.get, 10) for _ in range(5)]
+        eventually(lambda: source._flight is not None)
+        assert mint.count == source.info().requests == 1, "not yet"
+        eventually(lambda: mint.clock.advance(0.1) or all(map(Future.done, waiting)))
+        assert {future.result(10)[0].value for future in waiting} == {"secret-2"}
 
 
 def test_cached_or_fresh(mint):
@@ -306,9 +322,10 @@ def test_a_stuck_request_does_not_block_for_ever(mint, clock):
     with pytest.raises(TokenError):
         source.get(timeout=0.01)
     clock.advance(61)
-    with pytest.raises(TokenError):
+    with pytest.raises(TokenError, match=r"within 0\.01 s; before that: .* no answer within 60 s"):
         source.get(timeout=0.01)
-    assert mint.count == 2
+    assert mint.count == 1, "it pauses, as after any failure"
+    eventually(lambda: clock.advance(0.1) or mint.count == 2)
     mint.go.set()
     assert source.get()[0].value.startswith("secret-")
 
@@ -364,8 +381,8 @@ def test_many_who_ask_again_and_again_make_no_storm(clock, kind, awaited):
         for _ in range(300):
             before = len(refused)
             clock.advance(0.1)
-            if not source._under_way:
-                eventually(lambda before=before: len(refused) > before or source._under_way)
+            if source._flight is None:
+                eventually(lambda before=before: len(refused) > before or source._flight)
         done.set()
         while not all(each.done() for each in working):
             clock.advance(0.1)
@@ -373,9 +390,7 @@ def test_many_who_ask_again_and_again_make_no_storm(clock, kind, awaited):
     assert [each.result() for each in working]
     assert len(refused) >= 20
     assert all("down" in each or "with 29 s left" in each for each in refused)
-    # For an async credential the short pauses are by the real clock.
-    shortest = 0.0 if awaited else 0.49
-    assert all(b - a >= shortest for a, b in pairwise(asked))
+    assert all(b - a >= 0.49 for a, b in pairwise(asked))
     assert len(asked) <= 12
     assert source.info().failures == len(asked)
 
@@ -403,6 +418,147 @@ def test_whoever_comes_in_a_long_pause_is_refused_at_once_in_the_same_words(mint
     assert source.info().last_error is None
 
 
+def test_what_is_remembered_is_told_with_when_the_next_try_is_made(mint, clock):
+    source = source_of(mint)
+    mint.error = ChattyError("no identity")
+    for _ in range(4):
+        with pytest.raises(TokenError, match=r"ChattyError: no identity$") as first:
+            source.get()
+        clock.advance(source._pause.seconds)
+    with pytest.raises(TokenError):
+        source.get()
+    clock.advance(1)
+    errors = []
+    for _ in range(3):
+        with pytest.raises(TokenError) as caught:
+            source.get()
+        errors.append(caught.value)
+    assert {str(error) for error in errors} == {f"{first.value}; the next try is in 7 s"}
+    assert len({id(error) for error in errors}) == 3
+    assert all(isinstance(error.__cause__, ChattyError) for error in errors)
+    assert str(first.value) == source.info().last_error
+
+
+def test_a_callers_own_time_holds_in_a_pause(mint):
+    source = source_of(mint)
+    mint.error = ValueError("down")
+    with pytest.raises(TokenError, match="down"):
+        source.get()
+    said = r"within 0\.01 s; before that: no token from Microsoft Entra ID: ValueError: down"
+    with pytest.raises(TokenError, match=said):
+        source.get(0.01)
+    with pytest.raises(TokenError, match=said):
+        asyncio.run(source.aget(0.01))
+    assert source.info().requests == mint.count == 1
+    eventually(lambda: mint.clock.advance(0.1) or source._flight is None)
+
+
+def test_a_pause_for_renewals_is_shorter_once_the_token_is_over(mint, clock):
+    source = source_of(mint)
+    source.get()
+    clock.advance(3300)
+    mint.error = ValueError("down")
+    while source._pause.seconds < 30:
+        failures = source.info().failures
+        source.get()
+        eventually(lambda failures=failures: source.info().failures > failures)
+        clock.advance(source._pause.left(clock.time(), usable=True) * (source._pause.seconds < 30))
+    clock.advance(1)
+    assert source.instead_of(source.get()[0]) is None
+    count = mint.count
+    clock.advance(9)  # nobody is let in with what was refused: it is none to wait with
+    assert source.instead_of(source.get()[0]) is None
+    assert mint.count == count + 1
+
+
+def test_an_authority_that_comes_back_is_asked_within_ten_seconds(mint, clock):
+    source = source_of(mint)
+    mint.error = ValueError("down")
+    for _ in range(12):
+        with pytest.raises(TokenError, match="down"):
+            source.get()
+        clock.advance(10)
+    mint.error = None
+    assert source.get()[0].value == "secret-13"
+    assert not source.paused
+    assert source._pause == Pause()
+
+
+@pytest.mark.parametrize("life", [30.01, 30.2, 30.49, 30.5, 30.9])
+def test_tokens_that_are_over_in_a_moment_make_no_storm(clock, life):
+    asked = []
+
+    def mint():
+        asked.append(clock.time())
+        return Token(f"secret-{len(asked)}", clock.time() + life, None, clock.time())
+
+    source = TokenSource(mint, clock=clock, jitter=lambda: 0.0, run=lambda work: work())
+    clock.wait = lambda event, seconds: clock.advance(seconds) or event.is_set()
+    for _ in range(2000):
+        clock.advance(0.01)
+        token, _ = source.get()
+        if life < 30.5:
+            assert source.instead_of(token) is None
+    assert all(b - a >= (0.49 if life < 30.5 else 0.24) for a, b in pairwise(asked))
+    assert len(asked) > 10, "and yet whoever waits is served"
+
+
+def test_a_server_that_refuses_now_and_then_is_no_reason_to_mint_again_and_again(mint, clock):
+    source = source_of(mint)
+    login = object()
+    token, _ = source.get()
+    for _ in range(600):  # ten minutes, of which each second it lets in and refuses
+        clock.advance(1)
+        source.accepted(token, by=login)
+        token = source.instead_of(token, by=login) or token
+    assert mint.count <= 1 + 2 * 600 / 30
+
+
+def test_a_thread_that_cannot_renew_an_async_credentials_token_uses_it(clock):
+    async def amint():
+        return Token("a", clock.time() + 3600, fetched_at=clock.time())
+
+    source = TokenSource(amint=amint, clock=clock)
+    asyncio.run(source.aget())
+    clock.advance(3400)
+    assert source.get()[0].value == "a"
+    assert source.info().requests == 1
+
+
+def test_loops_that_end_before_the_answer_make_no_storm(clock):
+    asked = []
+
+    async def amint():
+        asked.append(clock.time())
+        await asyncio.sleep(3600)
+
+    source = TokenSource(amint=amint, clock=clock, jitter=lambda: 0.0)
+
+    async def impatient():
+        call = asyncio.create_task(source.aget())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        call.cancel()
+
+    for _ in range(100):
+        asyncio.run(impatient())
+        clock.advance(0.1)
+    assert asked
+    assert all(b - a >= 0.49 for a, b in pairwise(asked))
+    assert source.info().requests == source.info().failures == len(asked)
+
+
+def test_a_source_in_a_pause_is_not_forgotten(mint, clock):
+    source = source_of(mint)
+    assert source.idle
+    mint.error = ValueError("down")
+    with pytest.raises(TokenError):
+        source.get()
+    assert not source.idle
+    clock.advance(1)
+    assert source.idle
+
+
 def test_no_token_is_minted_for_a_refusal_in_a_pause(mint, clock):
     source = source_of(mint)
     token, _ = source.get()
@@ -428,19 +584,20 @@ def test_a_renewal_that_hangs_is_told_once_and_one_more_is_tried_beside_it(mint,
         clock.advance(61)
         assert source._refresher._thread.is_alive()
         source._renew_if_due()
-        assert len(source._under_way) <= 2
+        assert len(source._asking) <= 2
     eventually(lambda: mint.count == 3)
     assert mint.count == 3
     info = source.info()
     assert (info.requests, info.failures) == (3, 2)
-    assert "no answer for 60 s" in info.last_error
-    assert caplog.text.count("a request for a token hangs") == 2
-    with pytest.raises(TokenError, match="no answer for 60 s"):
-        source.get(10)
+    assert "no answer within 60 s" in info.last_error
+    assert caplog.text.count("no answer within 60 s") == 2
+    for _ in range(3):
+        with pytest.raises(TokenError, match="2 requests for a token have had no answer"):
+            source.get()
     mint.go.set()
     eventually(lambda: source.info().last_error is None)
     assert source.get(10)[0].value.startswith("secret-")
-    eventually(lambda: not source._under_way)
+    eventually(lambda: not source._asking)
     assert source.info().failures == 2
     release()
 
@@ -562,13 +719,14 @@ def test_an_async_source_is_asked_on_the_loop_of_whoever_asks_first():
 
 def test_an_async_request_whose_loop_ends_is_told_and_the_next_one_starts_afresh():
     hang = True
+    clock = ManualClock()
 
     async def amint():
         if hang:
             await asyncio.sleep(60)
-        return Token("a", time.time() + 3600, fetched_at=time.time())
+        return Token("a", clock.time() + 3600, fetched_at=clock.time())
 
-    source = TokenSource(amint=amint)
+    source = TokenSource(amint=amint, clock=clock)
 
     async def impatient():
         await source.aget(0.01)
@@ -576,7 +734,12 @@ def test_an_async_request_whose_loop_ends_is_told_and_the_next_one_starts_afresh
     with pytest.raises(TokenError, match="within"):
         asyncio.run(impatient())
     assert "ended" in source.info().last_error
+    with pytest.raises(TokenError, match=r"within 0\.01 s; before that: .* has ended"):
+        asyncio.run(impatient())
+    info = source.info()
+    assert (info.requests, info.failures) == (1, 1), "the pause was not over: nothing was asked"
     hang = False
+    clock.advance(1)
     assert asyncio.run(source.aget())[0].value == "a"
 
 
@@ -751,6 +914,35 @@ def test_a_credential_that_takes_utc_for_local_time(told, claimed, expected):
     assert ask(credential, "s").expires_on == pytest.approx(now + expected, abs=2)
 
 
+def test_credentials_that_cannot_be_known_weakly_share_a_source_too():
+    class Slotted:
+        __slots__ = ("asked",)
+
+        def get_token(self, *scopes):
+            self.asked = [*getattr(self, "asked", []), *scopes]
+            return FakeCredential().get_token(*scopes)
+
+    one, other = Slotted(), Slotted()
+    for _ in range(3):
+        source_of_credential(one, "s").get()
+        source_of_credential(other, "s").get()
+        source_of_credential(one, "t").get()
+    assert (one.asked, other.asked) == (["s", "t"], ["s"])
+    assert source_of_credential(one, "s") is not source_of_credential(other, "s")
+
+
+def test_a_person_or_a_program_has_the_time_that_azure_identity_gives_them():
+    found = [
+        source_for(settings, "s", CLOUDS["public"])._patience
+        for settings in (
+            InteractiveBrowserSettings(kind="interactive-browser", timeout=200),
+            AzureCliSettings(kind="azure-cli", process_timeout=90),
+            ManagedIdentitySettings(kind="managed-identity"),
+        )
+    ]
+    assert found == [260, 150, 60]
+
+
 def test_the_credential_of_a_chain_that_won_is_named():
     class Chain(FakeCredential):
         _successful_credential = FakeCredential()
@@ -780,7 +972,7 @@ def test_the_refresher_survives_what_it_cannot_begin(mint, clock, caplog):
     release = source.hold()
     source.get()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "_start", lambda *_: 1 / 0)
+        patch.setattr(source, "_fetch", lambda *_: 1 / 0)
         clock.advance(3300)
         eventually(lambda: "could not be begun" in caplog.text)
     clock.advance(60)
@@ -788,27 +980,217 @@ def test_the_refresher_survives_what_it_cannot_begin(mint, clock, caplog):
     release()
 
 
-def test_whoever_waits_for_a_request_that_hangs_gets_what_the_next_one_brings(mint, clock):
-    source = source_of(mint)
-    mint.go.clear()
-    hanging = threading.Event()
+class Hanging:
+    """Each request hangs until it is let go, and then gives a token or raises."""
 
-    def first():
-        mint.count += 1
-        hanging.wait(10)
-        raise ValueError("too late")
+    def __init__(self, clock):
+        self.clock = clock
+        self.gates = []
+        self.errors = {}
+        self.running = 0
 
-    source._mint = first
+    def __call__(self):
+        number = len(self.gates)
+        self.gates.append(threading.Event())
+        assert self.gates[number].wait(30)
+        if number in self.errors:
+            raise self.errors[number]
+        now = self.clock.time()
+        return Token(f"secret-{number}", now + 3600 + number, None, now)
+
+    def let_go(self, number, error=None):
+        if error is not None:
+            self.errors[number] = error
+        self.gates[number].set()
+
+
+@pytest.fixture
+def hanging(clock):
+    mint = Hanging(clock)
+    yield mint
+    for gate in mint.gates:
+        gate.set()
+
+
+@pytest.mark.parametrize("refresh", ["on-demand", "background"])
+@pytest.mark.parametrize("held", [False, True])
+def test_a_request_that_hangs_is_counted_though_nobody_waits(hanging, clock, caplog, refresh, held):
+    source = source_of(hanging, refresh=refresh)
+    release = source.hold() if held else lambda: None
+    source.prefetch()
+    eventually(lambda: hanging.gates)
+    assert source.info().failures == 0
+    clock.advance(61)
+    if held and refresh == "background":  # also though nobody looks
+        eventually(lambda: source._failures == 1)
+    for _ in range(3):
+        info = source.info()
+    assert (info.requests, info.failures) == (1, 1)
+    assert "no answer within 60 s" in info.last_error
+    eventually(lambda: caplog.text.count("no answer within 60 s, next try in 0.5 s") == 1)
+    hanging.let_go(0)
+    eventually(lambda: source.info().last_error is None)
+    assert source.get()[0].value == "secret-0", "a late token is as good as any"
+    assert (source.info().requests, source.info().failures) == (1, 1)
+    release()
+
+
+def test_whoever_waits_without_a_time_limit_is_told_that_it_hangs(hanging):
+    source = TokenSource(hanging, patience=0.05, jitter=lambda: 0.0, clock=hanging.clock)
+    hanging.clock = source._clock = SystemClock()
+    for wait in (source.get, lambda: asyncio.run(source.aget())):
+        source._pause = Pause()
+        with pytest.raises(TokenError, match=r"no answer within 0\.05 s"):
+            wait()
+    assert source.info().failures == 2
+    with pytest.raises(TokenError, match="2 requests for a token have had no answer"):
+        source.get()
+
+
+def test_what_waits_for_the_pause_has_what_comes_late(hanging, clock):
+    before = running("azpgauth-token")
+    source = source_of(hanging)
+    source.prefetch()
+    eventually(lambda: hanging.gates)
+    clock.advance(61)
+    with ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(source.get, 10) for _ in range(3)]
+        eventually(lambda: source._flight is not None)
+        hanging.let_go(0)
+        assert {future.result(10)[0].value for future in waiting} == {"secret-0"}
+    eventually(lambda: clock.advance(1) or running("azpgauth-token") <= before)
+    assert source.info().requests == len(hanging.gates) == 1, "no request is needed any more"
+
+
+def test_what_waits_for_the_second_request_has_what_the_first_brings_late(hanging, clock):
+    source = source_of(hanging)
+    source.prefetch()
+    eventually(lambda: hanging.gates)
+    clock.advance(61)
+    source.info()
+    clock.advance(0.5)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(source.get, 10)
-        eventually(lambda: mint.count == 1)
+        eventually(lambda: len(hanging.gates) == 2)
+        hanging.let_go(0)
+        assert waiting.result(10)[0].value == "secret-0"
+    hanging.let_go(1)
+    eventually(lambda: source.get()[0].value == "secret-1")
+    assert not source._asking
+
+
+def test_a_third_request_is_made_when_one_of_two_that_hang_has_ended(hanging, clock):
+    source = source_of(hanging)
+    for number in (0, 1):
+        source.prefetch()
+        eventually(lambda number=number: len(hanging.gates) == number + 1)
         clock.advance(61)
-        source._mint = mint
-        mint.go.set()
-        assert source.get(10)[0].value == "secret-2"
-        assert waiting.result(10)[0].value == "secret-2"
-        hanging.set()
+        source.info()
+        clock.advance(10)
+    for _ in range(5):
+        assert source.prefetch() is None
+        clock.advance(3600)
+        with pytest.raises(TokenError, match="the next is made when one of them has ended"):
+            source.get()
+    assert len(hanging.gates) == 2
+    hanging.let_go(0, ValueError("connection timed out"))
+    eventually(lambda: "connection timed out" in source.info().last_error)
+    assert source.info().failures == 2, "each is counted once"
+    source.prefetch()
+    eventually(lambda: len(hanging.gates) == 3)
+    hanging.let_go(2)
+    assert source.get(10)[0].value == "secret-2"
+    hanging.let_go(1, ValueError("much too late"))
+    eventually(lambda: not source._asking)
+    assert source.info().last_error is None
     assert source.get()[0].value == "secret-2"
+
+
+def test_what_lands_late_does_not_take_the_place_of_a_better_one(hanging, clock):
+    source = source_of(hanging)
+    source.prefetch()
+    eventually(lambda: hanging.gates)
+    clock.advance(61)
+    source.info()
+    clock.advance(0.5)
+    source.prefetch()
+    eventually(lambda: len(hanging.gates) == 2)
+    hanging.let_go(1)
+    good, _ = source.get(10)
+    clock.advance(-10)  # the late one expires earlier
+    hanging.let_go(0)
+    eventually(lambda: not source._asking)
+    assert source.get()[0] is good
+    assert not source.paused
+
+
+def test_an_async_request_that_hangs_has_one_beside_it(clock):
+    asked = []
+
+    async def amint():
+        asked.append(asyncio.Event())
+        await asked[-1].wait()
+        return Token("late", clock.time() + 3600, fetched_at=clock.time())
+
+    async def main():
+        source = TokenSource(amint=amint, clock=clock, jitter=lambda: 0.0)
+        for expected in (1, 2, 2, 2):
+            call = asyncio.create_task(source.aget(10))
+            while len(asked) < expected or (expected == 2 and not call.done()):
+                clock.advance(0.1)
+                await asyncio.sleep(0)
+                if len(asked) == expected and len(source._asking) == expected:
+                    break
+            clock.advance(61)
+            source.info()
+            with pytest.raises(TokenError, match="no answer within 60 s"):
+                await call
+        assert source.info().requests == source.info().failures == 2
+        for gate in asked:
+            gate.set()
+        await asyncio.gather(*(flight.task for flight in source._asking))
+        assert source.info().last_error is None
+        assert (await source.aget())[0].value == "late"
+        assert not source._asking
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_nothing_is_logged_while_the_lock_is_held(mint, clock):
+    """A handler may wait for somebody who asks the source how it is."""
+    source = source_of(mint)
+    blocked = []
+
+    class Handler(logging.Handler):
+        def emit(self, _):
+            other = threading.Thread(target=source.info, daemon=True)
+            other.start()
+            other.join(5)
+            blocked.append(other.is_alive())
+
+    logger = logging.getLogger("azpgauth.tokens")
+    handler = Handler(logging.DEBUG)
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    try:
+        source.get()
+        clock.advance(3300)
+        mint.go.clear()
+        source.get()
+        eventually(lambda: mint.count == 2)
+        clock.advance(61)
+        source.info()
+        mint.error = ValueError("down")
+        mint.go.set()
+        clock.advance(1)
+        source.get()
+        eventually(lambda: source.info().failures == 2)
+        eventually(lambda: len(blocked) >= 3)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert not any(blocked)
 
 
 def test_a_failed_renewal_is_told_of_though_nothing_is_left(mint, clock, caplog):
@@ -864,7 +1246,12 @@ def test_an_async_credential_on_a_second_loop(clock):
 
     async def second():
         release = source.hold()
-        await source.aget(5)
+        asking = asyncio.create_task(source.aget(5))
+        while not asking.done():
+            await asyncio.sleep(0)
+            clock.advance(0.1)
+        await asking
+        assert source.info().failures == 1, "nobody waits for the loop that stands still"
         return release
 
     asyncio.run(second())()
@@ -888,3 +1275,44 @@ def test_an_async_credential_on_a_second_loop(clock):
         task.cancel()
     loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop), return_exceptions=True))
     loop.close()
+
+
+def test_each_answer_is_given_by_whoever_decided_it(mint):
+    """Two who decide at once: neither takes the other's news, and leaves it with nothing."""
+    source = source_of(mint)
+    given = []
+
+    def first():
+        other = threading.Thread(target=source.info)  # it decides, too
+        other.start()
+        other.join(10)
+        assert not other.is_alive(), "the lock is held"
+        given.append(threading.current_thread())
+
+    with source._deciding():
+        source._news += [first, lambda: given.append(threading.current_thread())]
+    assert given == [threading.current_thread()] * 2
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        ("no token from Microsoft Entra ID within 0.2 s", "no answer in time"),
+        ("no answer within 60 s; the next try is in 3 s", "no answer in time"),
+        ("2 requests for a token have had no answer within 60 s; the next …", "no answer in time"),
+        (
+            "no token from Microsoft Entra ID within 0.2 s; before that: AADSTS7000215: wrong",
+            "the client secret is wrong, or has expired",
+        ),
+        (
+            "no token within 2 s; before that: ManagedIdentityCredential: no response",
+            "this machine has no such managed identity, or cannot reach its endpoint",
+        ),
+        (
+            "the credential gave a token with -5 s left; the next try is in 2 s",
+            "the token is about to expire, or this machine's clock is wrong",
+        ),
+    ],
+)
+def test_what_is_told_in_a_pause_has_the_cause_of_the_failure_before_it(message, cause):
+    assert diagnose_token(message).cause == cause
