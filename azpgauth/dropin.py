@@ -14,15 +14,16 @@ from azpgauth.clouds import CLOUDS, PGBOUNCER_PORTS, cloud_of
 from azpgauth.errors import CredentialValueError, EntraConnectionValueError, RoleError, TokenError
 from azpgauth.login import TokenLogin
 from azpgauth.passed import is_async, is_credential, source_of
+from azpgauth.redacted import Redacted
 from azpgauth.tls import ENCRYPTING, Roots, Tls, default_roots
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from azpgauth.login import Grant
     from azpgauth.tls import SslMode
 
-__all__ = ["Entry", "check_credential", "entry_of", "tls_of"]
+__all__ = ["Entry", "Given", "check_credential", "entry_of", "named_servers", "tls_of"]
 
 _TOKEN_TIMEOUT = 60.0
 """Seconds to wait for a token: longer than any of azure-identity's own attempts should take."""
@@ -79,6 +80,44 @@ class Entry:
         }
 
 
+class Given:
+    """What the caller of a drop-in class gave; it may hold secrets, which its repr does not.
+
+    Args:
+        conninfo: As for the driver.
+        credential: The credential.
+        kwargs: Further arguments for the driver.
+        parse: Reads a conninfo.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        credential: Any,
+        kwargs: dict[str, Any],
+        parse: Callable[[str], Mapping[str, Any]],
+    ) -> None:
+        self._conninfo = conninfo
+        self._credential = credential
+        self._kwargs = kwargs
+        self._parse = parse
+
+    def __repr__(self) -> str:
+        return f"<arguments {', '.join(self._kwargs)}>"
+
+    def entry(self, *, on_loop: bool = False) -> Entry | None:
+        """What to add to it."""
+        return entry_of(self._credential, self._parameters(), on_loop=on_loop)
+
+    def call(self, connect: Callable[..., Any], added: Mapping[str, Any] | None = None) -> Any:
+        """Connect with it, and with what is added."""
+        return connect(self._conninfo, **{**self._kwargs, **(added or {})})
+
+    def _parameters(self) -> dict[str, Any]:
+        said = {name: value for name, value in self._kwargs.items() if value is not None}
+        return {**self._parse(self._conninfo), **said}
+
+
 def check_credential(credential: object, *, on_loop: bool) -> None:
     """Refuse what gives no token here.
 
@@ -116,6 +155,25 @@ def entry_of(
         CredentialValueError: See `check_credential`.
         EntraConnectionValueError: No server is named, or the token would travel unprotected.
     """
+    # A traceback shows locals, and the environment and many a credential hold a secret.
+    given = Redacted((credential, parameters))
+    del credential, parameters
+    entry, error = _tried(given, on_loop=on_loop)
+    if error is not None:
+        raise error
+    return entry
+
+
+def _tried(
+    given: Redacted[tuple[object, Mapping[str, Any]]], *, on_loop: bool
+) -> tuple[Entry | None, Exception | None]:
+    try:
+        return _entry_of(*given.held, on_loop=on_loop), None
+    except (CredentialValueError, EntraConnectionValueError) as exc:
+        return None, exc.with_traceback(None)
+
+
+def _entry_of(credential: object, parameters: Mapping[str, Any], *, on_loop: bool) -> Entry | None:
     check_credential(credential, on_loop=on_loop)
     user, password = parameters.get("user"), parameters.get("password")
     if user and password:

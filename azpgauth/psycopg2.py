@@ -9,6 +9,7 @@ from azpgauth.dropin import entry_of
 from azpgauth.errors import missing_driver
 from azpgauth.native import OWNED_BY_LIBPQ, check_native, unfit
 from azpgauth.psycopg2_pool import ConnectionPool
+from azpgauth.redacted import Redacted
 from azpgauth.signin import Hold, sign_in
 
 try:
@@ -130,9 +131,11 @@ class _Retrying(type):
     """A psycopg2 connection cannot be initialized twice: another attempt is another object."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        given = Redacted((args, kwargs))
+        del args, kwargs  # a traceback shows locals
         while True:
             try:
-                return super().__call__(*args, **kwargs)
+                return super().__call__(*given.held[0], **given.held[1])
             except _TryAgain:  # noqa: PERF203 - once or twice
                 continue
 
@@ -159,24 +162,19 @@ class EntraConnection(extensions.connection, metaclass=_Retrying):
     """
 
     def __init__(self, dsn: str = "", *args: Any, credential: Any = None, **kwargs: Any) -> None:
-        parameters = {**extensions.parse_dsn(dsn or ""), **kwargs}
-        parameters = {name: value for name, value in parameters.items() if value is not None}
-        if "database" in parameters:  # psycopg2's other name of it
-            parameters["dbname"] = parameters.pop("database")
-        asynchronous = {k: parameters.pop(k) for k in ("async", "async_") if k in parameters}
+        held = Redacted((_parameters(dsn, kwargs), credential))
+        del dsn, credential, kwargs  # a traceback shows locals
+        asynchronous = {k: held.held[0].pop(k) for k in ("async", "async_") if k in held.held[0]}
         initialize = super().__init__
-        entry = entry_of(credential, parameters)
+        entry = entry_of(held.held[1], held.held[0])
         if entry is None:
-            initialize(extensions.make_dsn(**parameters), *args, **asynchronous)
+            initialize(extensions.make_dsn(**held.held[0]), *args, **asynchronous)
             return
         # One attempt: what comes after it is up to the metaclass.
         grant = entry.login.grant()
         try:
-            initialize(
-                extensions.make_dsn(**{**parameters, **entry.libpq(grant, entry.tls.roots.path)}),
-                *args,
-                **asynchronous,
-            )
+            added = Redacted(entry.libpq(grant, entry.tls.roots.path))
+            initialize(extensions.make_dsn(**{**held.held[0], **added.held}), *args, **asynchronous)
         except psycopg2.Error as exc:
             error = exc.with_traceback(None)
         else:
@@ -185,3 +183,12 @@ class EntraConnection(extensions.connection, metaclass=_Retrying):
         if entry.login.regrant(grant, str(error)) is not None:
             raise _TryAgain
         raise error
+
+
+def _parameters(dsn: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the caller says of the connection, wherever it stands, in libpq's names."""
+    parameters = {**extensions.parse_dsn(dsn or ""), **kwargs}
+    parameters = {name: value for name, value in parameters.items() if value is not None}
+    if "database" in parameters:  # psycopg2's other name of it
+        parameters["dbname"] = parameters.pop("database")
+    return parameters

@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from azpgauth.dropin import Entry, entry_of
+from azpgauth.dropin import Given
 from azpgauth.errors import missing_driver
 from azpgauth.native import OWNED_BY_LIBPQ, check_native
 from azpgauth.signin import Hold, asign_in, refuse_proactor, sign_in
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from azpgauth.login import Grant, Login
+    from azpgauth.login import Login
     from azpgauth.plan import ConnectPlan
     from azpgauth.tls import Tls
 
@@ -417,14 +417,16 @@ class EntraConnection(psycopg.Connection[Any]):
             EntraConnectionValueError: No token, no role, or the token would travel unprotected.
             psycopg.Error: The server could not be reached, or refused.
         """
-        entry = entry_of(credential, _parameters(conninfo, kwargs))
-        if entry is None:
-            return super().connect(conninfo, **kwargs)
+        given = Given(conninfo, credential, kwargs, conninfo_to_dict)
+        del conninfo, credential, kwargs  # a traceback shows locals
+        entry = given.entry()
         connect = super().connect
-        return sign_in(
+        if entry is None:
+            return given.call(connect)  # type: ignore[no-any-return]
+        return sign_in(  # type: ignore[no-any-return]
             entry.login,
             entry.tls.roots,
-            lambda grant, trusted: connect(conninfo, **_filled(kwargs, entry, grant, trusted)),
+            lambda grant, trusted: given.call(connect, entry.libpq(grant, trusted)),
         )
 
 
@@ -446,24 +448,15 @@ class AsyncEntraConnection(psycopg.AsyncConnection[Any]):
             psycopg.Error: The server could not be reached, or refused.
         """
         refuse_proactor(asyncio.get_running_loop())
+        given = Given(conninfo, credential, kwargs, conninfo_to_dict)
+        del conninfo, credential, kwargs  # a traceback shows locals
         # On a thread: the first look at the trusted roots reads the bundle.
-        entry = await asyncio.to_thread(
-            entry_of, credential, _parameters(conninfo, kwargs), on_loop=True
-        )
-        if entry is None:
-            return await super().connect(conninfo, **kwargs)
+        entry = await asyncio.to_thread(given.entry, on_loop=True)
         connect = super().connect
+        if entry is None:
+            return await given.call(connect)  # type: ignore[no-any-return]
         return await asign_in(
             entry.login,
             entry.tls.roots,
-            lambda grant, trusted: connect(conninfo, **_filled(kwargs, entry, grant, trusted)),
+            lambda grant, trusted: given.call(connect, entry.libpq(grant, trusted)),
         )
-
-
-def _parameters(conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What the caller says of the connection, wherever it stands."""
-    return {**conninfo_to_dict(conninfo), **{k: v for k, v in kwargs.items() if v is not None}}
-
-
-def _filled(kwargs: dict[str, Any], entry: Entry, grant: Grant, trusted: str) -> dict[str, Any]:
-    return {**kwargs, **entry.libpq(grant, trusted)}

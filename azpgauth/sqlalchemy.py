@@ -14,6 +14,7 @@ from azpgauth.dropin import Entry, check_credential, entry_of
 from azpgauth.errors import EntraConnectionValueError, missing_driver
 from azpgauth.importing import guard
 from azpgauth.native import OWNED_BY_LIBPQ, check_native, unfit
+from azpgauth.redacted import Redacted
 from azpgauth.signin import Hold, refuse_proactor, sign_in
 
 try:
@@ -370,7 +371,8 @@ def create_asyncpg_engine(url: str | sqlalchemy.URL, credential: Any, **kwargs: 
         ... )
     """
     check_credential(credential, on_loop=True)
-    arguments = {**kwargs.pop("connect_args", {}), "credential": credential}
+    # Wrapped: the engine's own frames have these, and a credential may hold its last token.
+    arguments = {**kwargs.pop("connect_args", {}), "credential": Redacted(credential)}
     with guard():
         engine = create_async_engine(url, connect_args=arguments, **kwargs)
     enable_entra_authentication_async(engine)
@@ -378,18 +380,22 @@ def create_asyncpg_engine(url: str | sqlalchemy.URL, credential: Any, **kwargs: 
 
 
 def _enter(dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any]) -> Any:
-    entering = _Entering(dialect, cargs, cparams)
+    given = Redacted((cargs, cparams))
+    del cargs, cparams  # a traceback shows locals
+    entering = _Entering(dialect, given)
     entry = entry_of(entering.credential, entering.said)
     return entering.connect(entry, None if entry is None else entry.login)
 
 
 def _enter_on_loop(dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any]) -> Any:
+    given = Redacted((cargs, cparams))
+    del cargs, cparams  # a traceback shows locals
     if dialect.driver == "psycopg":
         refuse_proactor(asyncio.get_running_loop())
-    entering = _Entering(dialect, cargs, cparams)
+    entering = _Entering(dialect, given)
     # On a thread: the first look at the trusted roots reads the bundle.
     entry = await_only(
-        asyncio.to_thread(entry_of, entering.credential, entering.said, on_loop=True)
+        asyncio.to_thread(lambda: entry_of(entering.credential, entering.said, on_loop=True))
     )
     return entering.connect(entry, None if entry is None else _OnLoop(entry.login))
 
@@ -397,16 +403,21 @@ def _enter_on_loop(dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any])
 class _Entering:
     """One connect of an engine that the program made, with a copy of its parameters."""
 
-    def __init__(self, dialect: Any, cargs: Any, cparams: Mapping[str, Any]) -> None:
+    def __init__(self, dialect: Any, given: Redacted[tuple[Any, Mapping[str, Any]]]) -> None:
         self._connect = dialect.connect
-        self._cargs = cargs
-        self._parameters = dict(cparams)
+        self._cargs = given.held[0]
+        self._parameters = dict(given.held[1])
         self._asyncpg = dialect.driver == "asyncpg"
         self.credential = self._parameters.pop("credential", None)
-        named = {k: v for k, v in self._parameters.items() if v is not None}
-        self.said = {**_in_string(dialect, cargs, cparams), **named}
+        if isinstance(self.credential, Redacted):
+            self.credential = self.credential.held
+        self.said = _in_string(dialect, given)
+        self.said |= {k: v for k, v in self._parameters.items() if v is not None}
         if self._asyncpg:
             self.said |= self._tls_in_libpqs_names()
+
+    def __repr__(self) -> str:
+        return f"<arguments {', '.join(self._parameters)}>"
 
     def connect(self, entry: Entry | None, login: Any) -> Any:
         if entry is None:
@@ -445,23 +456,24 @@ class _Entering:
         return {"sslmode": mode, "sslrootcert": roots}
 
 
-def _in_string(dialect: Any, cargs: Any, cparams: Mapping[str, Any]) -> dict[str, Any]:
+def _in_string(dialect: Any, given: Redacted[tuple[Any, Mapping[str, Any]]]) -> dict[str, Any]:
     """What the string among the driver's arguments says, if there is one, by libpq's names.
 
     Raises:
         EntraConnectionValueError: It is asyncpg's, which reads it by rules of its own.
     """
-    string = cargs[0] if cargs else cparams.get("dsn") or cparams.get("conninfo")
-    if not string:
+    named = map(given.held[1].get, ("dsn", "conninfo"))
+    string = Redacted(next(filter(None, (*given.held[0][:1], *named)), ""))
+    if not string.held:
         return {}
     if dialect.driver == "psycopg2":
         from psycopg2.extensions import parse_dsn
 
-        return dict(parse_dsn(string))
+        return dict(parse_dsn(string.held))
     if dialect.driver == "psycopg":
         from psycopg.conninfo import conninfo_to_dict
 
-        return dict(conninfo_to_dict(string))
+        return dict(conninfo_to_dict(string.held))
     raise EntraConnectionValueError(
         "a dsn for asyncpg could name another server than the engine's URL: put host, port and "
         "database into the URL"

@@ -20,6 +20,7 @@ import psycopg_pool
 import pytest
 import sqlalchemy
 from azure.identity import ManagedIdentityCredential
+from leaks import leaked
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from azpgauth.errors import (
@@ -431,3 +432,28 @@ def test_moved_programs(box, program, tmp_path):
 
 def test_there_are_programs_to_move():
     assert len(list(moved_programs())) >= 7
+
+
+@pytest.mark.parametrize(
+    ("fault", "value"),
+    [("answer", "no"), ("certificate", "unknown-ca"), ("mode", "no-tls"), ("status", 400)],
+)
+def test_a_failed_sign_in_shows_no_token(use, box, credential, fault, value):
+    """But for SQLAlchemy's own frames, which have what the program put into `connect_args`."""
+    setattr(box.authority if fault == "status" else box.gateway, fault, value)
+    for _ in range(2):  # the second time, the credential has a token in its cache
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - any driver's
+            use(credential)
+    found = leaked(caught.value, *box.authority.issued)
+    assert [where for where in found if "/sqlalchemy/" not in where] == []
+
+
+def test_what_is_refused_shows_neither_credential_nor_environment(use, box, monkeypatch):
+    monkeypatch.setenv("PGSSLMODE", "disable")
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "hunter2")
+    credential = FakeCredential()
+    credential.cache = {"token": "hunter3"}
+    with pytest.raises(EntraConnectionValueError) as caught:
+        use(credential)
+    found = leaked(caught.value, "hunter2", "hunter3")
+    assert [where for where in found if "/sqlalchemy/" not in where] == []
