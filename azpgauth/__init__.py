@@ -8,7 +8,7 @@ Names are loaded when they are first used: importing this package costs next to 
 
 from __future__ import annotations
 
-from azpgauth.importing import load
+from azpgauth.runtime.importing import load
 
 TYPE_CHECKING = False  # type checkers know this name; typing itself would take half the import
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import missing_driver
 from azpgauth.native import check_native
-from azpgauth.redacted import Redacted
+from azpgauth.runtime.redacted import Redacted
 from azpgauth.signin import Hold, asign_in
 
 try:
@@ -23,8 +23,8 @@ except ImportError as exc:
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from azpgauth.login import Grant, Login
-    from azpgauth.plan import ConnectPlan
+    from azpgauth.identity.login import Grant, Login
+    from azpgauth.server.plan import ConnectPlan
 
 __all__ = ["aconnect", "aopen_pool", "errors", "unopened_pool"]
 

@@ -10,18 +10,18 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from azpgauth.clouds import CLOUDS, PGBOUNCER_PORTS, cloud_of
 from azpgauth.errors import CredentialValueError, EntraConnectionValueError, RoleError, TokenError
-from azpgauth.login import TokenLogin
-from azpgauth.passed import is_async, is_credential, source_of
-from azpgauth.redacted import Redacted
-from azpgauth.tls import ENCRYPTING, Roots, Tls, default_roots
+from azpgauth.identity.credential import is_async, is_credential, source_of
+from azpgauth.identity.login import TokenLogin
+from azpgauth.runtime.redacted import Redacted
+from azpgauth.server.clouds import CLOUDS, PGBOUNCER_PORTS, cloud_of
+from azpgauth.server.tls import ENCRYPTING, Roots, Tls, default_roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from azpgauth.login import Grant
-    from azpgauth.tls import SslMode
+    from azpgauth.identity.login import Grant
+    from azpgauth.server.tls import SslMode
 
 __all__ = ["Entry", "Given", "check_credential", "entry_of", "named_servers", "tls_of"]
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from azpgauth.printable import LINE, one_line, printable
-from azpgauth.redacted import scrubbed
+from azpgauth.runtime.printable import LINE, one_line, printable
+from azpgauth.runtime.redacted import scrubbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

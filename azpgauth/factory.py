@@ -9,7 +9,7 @@ from azpgauth.errors import Problem, SettingsError
 from azpgauth.info import remember
 from azpgauth.opening import ASYNC_DRIVERS, Opening, Prepared
 from azpgauth.prepare import from_env, prepare
-from azpgauth.redacted import Redacted
+from azpgauth.runtime.redacted import Redacted
 
 if TYPE_CHECKING:
     import os

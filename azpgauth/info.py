@@ -6,10 +6,10 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from azpgauth.login import TokenLogin
+from azpgauth.identity.login import TokenLogin
 
 if TYPE_CHECKING:
-    from azpgauth.login import Login
+    from azpgauth.identity.login import Login
     from azpgauth.opening import Prepared
 
 __all__ = ["PoolTokenInfo", "remember", "token_info"]

@@ -10,18 +10,18 @@ from inspect import iscoroutinefunction
 from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from azpgauth.diagnosis import diagnose, retry_delay
 from azpgauth.errors import AzpgauthError, ConnectError
-from azpgauth.importing import guard, load
-from azpgauth.printable import one_line, their_words
-from azpgauth.redacted import scrubbed
+from azpgauth.runtime.importing import guard, load
+from azpgauth.runtime.printable import one_line, their_words
+from azpgauth.runtime.redacted import scrubbed
+from azpgauth.server.diagnosis import diagnose, retry_delay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from azpgauth.login import Login
-    from azpgauth.plan import ConnectPlan
-    from azpgauth.redacted import Redacted
+    from azpgauth.identity.login import Login
+    from azpgauth.runtime.redacted import Redacted
+    from azpgauth.server.plan import ConnectPlan
 
 __all__ = ["ASYNC_DRIVERS", "Opening", "Prepared", "closing"]
 

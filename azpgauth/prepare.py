@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from azpgauth.clouds import CLOUDS, PGBOUNCER_PORTS
 from azpgauth.errors import Problem, SettingsError, TokenError
-from azpgauth.importing import guard
-from azpgauth.login import Login, StaticLogin, TokenLogin
+from azpgauth.identity.credential import is_async, is_credential, source_of
+from azpgauth.identity.login import Login, StaticLogin, TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, Prepared
-from azpgauth.passed import is_async, is_credential, source_of
-from azpgauth.plan import ConnectPlan, PoolLimits
-from azpgauth.redacted import Redacted
-from azpgauth.tls import Roots, Tls, default_roots
+from azpgauth.runtime.importing import guard
+from azpgauth.runtime.redacted import Redacted
+from azpgauth.server.clouds import CLOUDS, PGBOUNCER_PORTS
+from azpgauth.server.plan import ConnectPlan, PoolLimits
+from azpgauth.server.tls import Roots, Tls, default_roots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,7 +133,7 @@ def login_of(settings: Settings, passed: Redacted[Credential] | None) -> Login:
         return StaticLogin(role or "", password)
     # azure.identity is imported by the first request, on its own thread.
     with guard():
-        from azpgauth.credentials import person_timeout, source_for
+        from azpgauth.identity.azure import person_timeout, source_for
 
     cloud = CLOUDS[settings.server.cloud_name]
     scope = wanted.scope or cloud.scope

@@ -9,7 +9,7 @@ from azpgauth.dropin import entry_of
 from azpgauth.errors import missing_driver
 from azpgauth.native import OWNED_BY_LIBPQ, check_native, unfit
 from azpgauth.psycopg2_pool import ConnectionPool
-from azpgauth.redacted import Redacted
+from azpgauth.runtime.redacted import Redacted
 from azpgauth.signin import Hold, sign_in
 
 try:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from azpgauth.login import Grant, Login
-    from azpgauth.plan import ConnectPlan
-    from azpgauth.tls import Tls
+    from azpgauth.identity.login import Grant, Login
+    from azpgauth.server.plan import ConnectPlan
+    from azpgauth.server.tls import Tls
 
 __all__ = ["ConnectionPool", "EntraConnection", "connect", "errors", "open_pool"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from azpgauth.plan import PoolLimits
+    from azpgauth.server.plan import PoolLimits
     from azpgauth.signin import Hold
 
 __all__ = ["ConnectionPool"]

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from azpgauth.login import Login
-    from azpgauth.plan import ConnectPlan
-    from azpgauth.tls import Tls
+    from azpgauth.identity.login import Login
+    from azpgauth.server.plan import ConnectPlan
+    from azpgauth.server.tls import Tls
 
 __all__ = [
     "AsyncEntraConnection",

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
 
-    from azpgauth.login import Grant, Login
-    from azpgauth.tls import Roots
+    from azpgauth.identity.login import Grant, Login
+    from azpgauth.server.tls import Roots
 
 __all__ = ["Hold", "asign_in", "refuse_proactor", "sign_in", "without_secrets"]
 

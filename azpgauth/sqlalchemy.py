@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from azpgauth.dropin import Entry, check_credential, entry_of
 from azpgauth.errors import EntraConnectionValueError, missing_driver
-from azpgauth.importing import guard
 from azpgauth.native import OWNED_BY_LIBPQ, check_native, unfit
-from azpgauth.redacted import Redacted
+from azpgauth.runtime.importing import guard
+from azpgauth.runtime.redacted import Redacted
 from azpgauth.signin import Hold, refuse_proactor, sign_in
 
 try:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from azpgauth.login import Grant, Login
-    from azpgauth.plan import ConnectPlan
+    from azpgauth.identity.login import Grant, Login
+    from azpgauth.server.plan import ConnectPlan
 
 __all__ = [
     "aconnect",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from azpgauth import diagnosis
 from azpgauth.cli.app import app
+from azpgauth.server import diagnosis
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

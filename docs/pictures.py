@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from azpgauth.cli.app import app
-from azpgauth.credentials import forget
+from azpgauth.identity.azure import forget
 from azpgauth.sandbox import Sandbox
 
 HERE = Path(__file__).parent

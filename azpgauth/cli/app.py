@@ -20,7 +20,7 @@ from azpgauth.cli.sandbox import sandbox
 from azpgauth.cli.status import status_of
 from azpgauth.cli.token import token
 from azpgauth.errors import AzpgauthError, SettingsError
-from azpgauth.printable import printable
+from azpgauth.runtime.printable import printable
 
 __all__ = ["app"]
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from azpgauth.cli.options import given, json_option, settings_options
 from azpgauth.cli.output import console
-from azpgauth.printable import one_line
+from azpgauth.runtime.printable import one_line
 
 if TYPE_CHECKING:
     from azpgauth.settings import Explained

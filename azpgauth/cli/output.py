@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from azpgauth.printable import escaped, one_line, printable, their_words
+from azpgauth.runtime.printable import escaped, one_line, printable, their_words
 
 if TYPE_CHECKING:
     from azpgauth.cli.status import StepError

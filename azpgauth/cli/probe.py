@@ -14,7 +14,7 @@ from azpgauth.cli.status import Status, StepError, explained
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from azpgauth.tls import Tls
+    from azpgauth.server.tls import Tls
 
 __all__ = ["encrypted", "stamp", "to_address", "to_socket", "unreachable"]
 

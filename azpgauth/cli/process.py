@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from azpgauth.printable import one_line
+from azpgauth.runtime.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

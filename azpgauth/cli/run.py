@@ -12,13 +12,13 @@ import click
 from azpgauth.cli.options import given, settings_options
 from azpgauth.cli.process import run_program
 from azpgauth.cli.withheld import is_withheld
-from azpgauth.tls import NO_ROOTS
+from azpgauth.server.tls import NO_ROOTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from azpgauth.login import Grant
-    from azpgauth.plan import ConnectPlan
+    from azpgauth.identity.login import Grant
+    from azpgauth.server.plan import ConnectPlan
     from azpgauth.settings import Explanation
 
 __all__ = ["environment_for", "run"]

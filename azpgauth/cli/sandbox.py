@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from azpgauth.cli.process import ENDING, run_program
-from azpgauth.printable import one_line
+from azpgauth.runtime.printable import one_line
 from azpgauth.sandbox.environment import Credential, Endpoint
 
 if TYPE_CHECKING:

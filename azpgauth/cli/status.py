@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from azpgauth.diagnosis import Layer, diagnose
 from azpgauth.errors import (
     AzpgauthError,
     ConnectError,
@@ -14,6 +13,7 @@ from azpgauth.errors import (
     SettingsError,
     TokenError,
 )
+from azpgauth.server.diagnosis import Layer, diagnose
 
 __all__ = ["Status", "StepError", "explained", "status_of"]
 

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth.cli.probe import encrypted, stamp, to_address, to_socket, unreachable
 from azpgauth.cli.status import Status, StepError, explained, status_of
-from azpgauth.clouds import CLOUDS
-from azpgauth.diagnosis import diagnose, diagnose_token
 from azpgauth.errors import (
     AzpgauthError,
     ConnectError,
@@ -24,10 +22,12 @@ from azpgauth.errors import (
     SettingsError,
     TokenError,
 )
-from azpgauth.login import TokenLogin
+from azpgauth.identity.login import TokenLogin
 from azpgauth.opening import ASYNC_DRIVERS, closing
 from azpgauth.prepare import prepare
-from azpgauth.printable import one_line
+from azpgauth.runtime.printable import one_line
+from azpgauth.server.clouds import CLOUDS
+from azpgauth.server.diagnosis import diagnose, diagnose_token
 from azpgauth.settings import explain, load_settings
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from azpgauth.cli.options import given, json_option, settings_options
 from azpgauth.cli.output import console
-from azpgauth.printable import one_line, printable
+from azpgauth.runtime.printable import one_line, printable
 
 __all__ = ["token"]
 
@@ -29,9 +29,9 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
     Example: PGPASSWORD="$(azpgauth token --raw)" psql ...
     """
     from azpgauth.errors import TokenError
-    from azpgauth.login import TokenLogin
+    from azpgauth.identity.claims import claims_of, role_of
+    from azpgauth.identity.login import TokenLogin
     from azpgauth.prepare import login_of
-    from azpgauth.role import claims_of, role_of
     from azpgauth.settings import load_settings
 
     settings = load_settings(**given(keywords))

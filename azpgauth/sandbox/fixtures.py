@@ -31,7 +31,7 @@ def azpgauth_sandbox(
     It is started once for the session; each test finds it without faults and with counts at zero,
     and no token is left from the test before.
     """
-    from azpgauth.credentials import forget
+    from azpgauth.identity.azure import forget
 
     box = _azpgauth_running_sandbox
     for name, value in box.environment.items():

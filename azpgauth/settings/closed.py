@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, model_va
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
-from azpgauth.redacted import MASK, Redacted, masked, scrubbed
+from azpgauth.runtime.redacted import MASK, Redacted, masked, scrubbed
 from azpgauth.settings.secret import presentable, sealed_values
 
 if TYPE_CHECKING:

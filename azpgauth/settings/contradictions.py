@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.clouds import cloud_of
+from azpgauth.server.clouds import cloud_of
+from azpgauth.server.tls import ENCRYPTING
 from azpgauth.settings.credential import KINDS, TOKENLESS
-from azpgauth.tls import ENCRYPTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -6,7 +6,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.printable import one_line
+from azpgauth.runtime.printable import one_line
 from azpgauth.settings.layers import Origin
 from azpgauth.settings.secret import presentable
 

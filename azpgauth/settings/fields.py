@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from azpgauth.clouds import full_scope
+from azpgauth.server.clouds import full_scope
 from azpgauth.settings.closed import Closed
 from azpgauth.settings.secret import hidden
 

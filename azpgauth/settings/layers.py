@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from azpgauth.printable import escaped
-from azpgauth.redacted import scrubbed
+from azpgauth.runtime.printable import escaped
+from azpgauth.runtime.redacted import scrubbed
 from azpgauth.settings.models import SECTIONS
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from azpgauth.errors import Problem, SettingsError
-from azpgauth.printable import one_line
-from azpgauth.redacted import Redacted, masked
+from azpgauth.runtime.printable import one_line
+from azpgauth.runtime.redacted import Redacted, masked
 from azpgauth.settings.conventions import convention_layers
 from azpgauth.settings.explain import remember
 from azpgauth.settings.layers import PREFIX, Layer, Origin, Value, variable

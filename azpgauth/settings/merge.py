@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import Problem
-from azpgauth.redacted import masked
+from azpgauth.runtime.redacted import masked
 from azpgauth.settings.credential import KINDS, TOKENLESS, fields_of
 
 if TYPE_CHECKING:

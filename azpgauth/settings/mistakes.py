@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import Problem
-from azpgauth.redacted import masked
+from azpgauth.runtime.redacted import masked
 from azpgauth.settings.contradictions import contradictions
 from azpgauth.settings.conventions import SPELLINGS
 from azpgauth.settings.credential import KINDS, kinds_with

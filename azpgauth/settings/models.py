@@ -20,8 +20,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from azpgauth.clouds import cloud_of
-from azpgauth.redacted import MASK
+from azpgauth.runtime.redacted import MASK
+from azpgauth.server.clouds import cloud_of
 from azpgauth.settings.closed import Closed
 from azpgauth.settings.contradictions import contradictions, is_address
 from azpgauth.settings.credential import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import Problem
-from azpgauth.redacted import masked
+from azpgauth.runtime.redacted import masked
 from azpgauth.settings.layers import Layer, Value
 
 if TYPE_CHECKING:

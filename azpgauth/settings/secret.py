@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from azpgauth.errors import Problem, SettingsError
-from azpgauth.redacted import MASK, holds_secret, masked
+from azpgauth.runtime.redacted import MASK, holds_secret, masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable

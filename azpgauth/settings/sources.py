@@ -21,8 +21,8 @@ from pydantic_settings import (
 )
 
 from azpgauth.errors import SHOWN, Problem
-from azpgauth.importing import guard
-from azpgauth.redacted import MASK, masked
+from azpgauth.runtime.importing import guard
+from azpgauth.runtime.redacted import MASK, masked
 from azpgauth.settings.layers import PREFIX, Key, Layer, Origin, Value, variable, variables
 from azpgauth.settings.models import SECTIONS
 from azpgauth.settings.places import CONTROLS

@@ -13,8 +13,8 @@ import sys
 import time
 
 from azpgauth import closing, connect_from_env, token_info
+from azpgauth.identity.token import MARGIN
 from azpgauth.sandbox import Sandbox
-from azpgauth.token import MARGIN
 
 
 def measured(box, *, every, takes, seconds):

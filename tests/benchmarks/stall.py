@@ -136,7 +136,7 @@ if WHEN in {"before", "raw"}:
 
     if WHEN == "before":  # what is imported on first use within the libraries, too
         asyncio.run(ours())
-        from azpgauth.credentials import forget
+        from azpgauth.identity.azure import forget
 
         forget()
 gc.collect()

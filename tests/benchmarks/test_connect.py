@@ -23,9 +23,9 @@ import azpgauth.asyncpg as ours_asyncpg
 import azpgauth.psycopg2 as ours2
 import azpgauth.psycopg3 as ours3
 from azpgauth import connect_from_env, load_settings
-from azpgauth.clouds import CLOUDS
 from azpgauth.prepare import login_of, plan_of
 from azpgauth.sandbox.box import AZURE_NAME
+from azpgauth.server.clouds import CLOUDS
 
 
 def seconds(action):

@@ -34,15 +34,15 @@ from azure.identity import (
 )
 
 from azpgauth import connect_from_env, connection_from_env, token_info
-from azpgauth.credentials import forget
 from azpgauth.errors import AzpgauthError, TokenError
+from azpgauth.identity.azure import forget
+from azpgauth.identity.claims import claims_of, role_of
+from azpgauth.identity.token import MARGIN
 from azpgauth.info import _logins
-from azpgauth.role import claims_of, role_of
 from azpgauth.sandbox import Identity, Sandbox, proofs
 from azpgauth.sandbox.answers import EntraError
 from azpgauth.sandbox.certificates import client_certificate
 from azpgauth.sandbox.directory import Directory, subject
-from azpgauth.token import MARGIN
 
 RESOURCE = "https://ossrdbms-aad.database.windows.net"
 SCOPE = f"{RESOURCE}/.default"

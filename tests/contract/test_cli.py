@@ -19,7 +19,7 @@ from azpgauth import ConnectError, SettingsError, aconnect_from_env, connect_fro
 from azpgauth.cli.app import app
 from azpgauth.cli.run import environment_for
 from azpgauth.cli.status import Status
-from azpgauth.login import Grant
+from azpgauth.identity.login import Grant
 from azpgauth.prepare import plan_of
 from azpgauth.sandbox import Identity
 from azpgauth.settings import load_settings

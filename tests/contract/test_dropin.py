@@ -30,7 +30,7 @@ from azpgauth.errors import (
     EntraConnectionValueError,
     UsernameExtractionError,
 )
-from azpgauth.passed import source_of
+from azpgauth.identity.credential import source_of
 from azpgauth.psycopg2 import EntraConnection as Psycopg2EntraConnection
 from azpgauth.psycopg3 import AsyncEntraConnection, EntraConnection
 from azpgauth.sandbox import Identity

@@ -128,11 +128,11 @@ print(json.dumps(dict(zip(children, ended_well(children.values())))))
 UNGUARDED = (
     COMMON
     + """
-import azpgauth.importing
+import azpgauth.runtime.importing
 outside = []
 
 def watch(name):
-    guarded = azpgauth.importing._guard._is_owned()
+    guarded = azpgauth.runtime.importing._guard._is_owned()
     if not guarded and name.split(".")[0] not in sys.stdlib_module_names:
         outside.append(name)
 
@@ -197,7 +197,7 @@ def test_a_child_connects_that_was_forked_while_another_thread_imports(box, driv
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "sqlalchemy"])
 def test_a_thread_that_forks_in_the_middle_of_its_own_import_goes_on(box, driver):
-    watched = ["azpgauth.settings", driver, "azpgauth.login"]
+    watched = ["azpgauth.settings", driver, "azpgauth.identity.login"]
     ended, said = run(WHILE_IMPORTING_ITSELF, driver, watched)
     assert ended == dict.fromkeys(watched, 0), said
 
@@ -223,7 +223,7 @@ def test_no_credential_imports_outside_the_guard(box, monkeypatch, kind):
 # What holds a lock in the moment of the fork does not exist in the child.
 LOCKED = """
 import os, signal
-from azpgauth import credentials, passed, tls
+from azpgauth.identity import azure as credentials, passed, tls
 
 locks = [module._lock for module in (credentials, passed, tls)]
 for lock in locks:

@@ -15,9 +15,9 @@ from kits import KITS, Loop
 from leaks import whole
 
 from azpgauth import ConnectError, RoleError, TokenError, connect_from_env, token_info
-from azpgauth.credentials import forget
+from azpgauth.identity.azure import forget
+from azpgauth.identity.token import MARGIN
 from azpgauth.sandbox import Identity
-from azpgauth.token import MARGIN
 
 KINDS = [
     "default",
@@ -380,8 +380,8 @@ def test_a_program_that_forgets_to_close_ends_at_once(box, driver, how):
 FORKING = """
 import os, sys
 from azpgauth import connect_from_env, token_info
-from azpgauth.credentials import _lock
-from azpgauth.passed import _lock as other_lock
+from azpgauth.identity.azure import _lock
+from azpgauth.identity.credential import _lock as other_lock
 pool = connect_from_env(driver="sqlalchemy")
 for held in (_lock, other_lock):
     held.acquire()  # as another thread may, in the moment of the fork

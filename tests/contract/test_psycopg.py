@@ -16,7 +16,7 @@ from azpgauth import (
     connect_from_env,
     token_info,
 )
-from azpgauth.passed import source_of
+from azpgauth.identity.credential import source_of
 from azpgauth.sandbox import Identity
 from azpgauth.testing import FakeCredential
 
@@ -88,7 +88,7 @@ def test_permanent_mistakes_are_told_at_once(box, nothing_leaks, what, record_pr
     sections, faults, said = PERMANENT[what]
     with connect_from_env():
         pass  # so that the time is that of the mistake, not of the first imports
-    from azpgauth.credentials import forget
+    from azpgauth.identity.azure import forget
 
     forget()
     for name, value in faults.items():
@@ -215,7 +215,7 @@ def test_another_ones_role_is_refused(box):
     with pytest.raises(ConnectError, match="password authentication failed"):
         connect_from_env(database={"user": other.name})
     box.authority.identity = other
-    from azpgauth.credentials import forget
+    from azpgauth.identity.azure import forget
 
     forget()
     try:

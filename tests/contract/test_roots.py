@@ -15,8 +15,8 @@ import certifi
 import pytest
 
 from azpgauth import ConnectError, aconnect_from_env, tls
-from azpgauth.clouds import CLOUDS
 from azpgauth.sandbox.box import AZURE_NAME
+from azpgauth.server.clouds import CLOUDS
 
 PUBLIC = CLOUDS["public"]
 
@@ -75,9 +75,7 @@ def test_a_file_that_was_cleaned_away_comes_back():
 
 
 def test_nothing_is_left_when_the_process_ends(tmp_path):
-    program = (
-        "from azpgauth import tls; print(tls.default_roots(['x.postgres.database.azure.com']).path)"
-    )
+    program = "from azpgauth.server import tls; print(tls.default_roots(['x.postgres.database.azure.com']).path)"
     out = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "TMPDIR": str(tmp_path)},

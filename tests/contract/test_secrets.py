@@ -9,7 +9,7 @@ from kits import KITS, Loop
 from leaks import leaked, walked
 
 from azpgauth import AzpgauthError, ConnectError, SettingsError, TokenError
-from azpgauth.credentials import forget
+from azpgauth.identity.azure import forget
 
 PASSWORD = "hunter2-hunter2"
 FIXED = {"kind": "password", "password": PASSWORD}

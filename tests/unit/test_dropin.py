@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from azpgauth.dropin import entry_of, named_servers, tls_of
 from azpgauth.errors import CredentialValueError, EntraConnectionValueError
+from azpgauth.server.tls import NO_ROOTS, bundle
 from azpgauth.testing import FakeCredential
-from azpgauth.tls import NO_ROOTS, bundle
 
 
 @pytest.mark.parametrize(

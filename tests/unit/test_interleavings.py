@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from azpgauth.errors import TokenError
-from azpgauth.fetching import STUCK
-from azpgauth.schedule import AT_ONCE, BACKOFF_CAP_WITHOUT, SHORTEST, SOON, backoff, within
+from azpgauth.identity.fetching import STUCK
+from azpgauth.identity.schedule import AT_ONCE, BACKOFF_CAP_WITHOUT, SHORTEST, SOON, backoff, within
+from azpgauth.identity.token import MARGIN, Token
+from azpgauth.identity.tokens import RECHECK, TokenSource
 from azpgauth.testing import ManualClock
-from azpgauth.token import MARGIN, Token
-from azpgauth.tokens import RECHECK, TokenSource
 
 OUTCOMES = st.one_of(
     st.tuples(st.just("token"), st.floats(30.001, 90_000), st.floats(0, 1)),

@@ -3,10 +3,10 @@ import asyncio
 import pytest
 
 from azpgauth.errors import RoleError, TokenError
-from azpgauth.login import StaticLogin, TokenLogin
+from azpgauth.identity.login import StaticLogin, TokenLogin
+from azpgauth.identity.token import Token
+from azpgauth.identity.tokens import TokenSource
 from azpgauth.testing import ManualClock, fake_token
-from azpgauth.token import Token
-from azpgauth.tokens import TokenSource
 
 
 def source(**claims):

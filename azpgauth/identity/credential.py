@@ -16,15 +16,15 @@ from inspect import iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import TokenError
-from azpgauth.importing import guard
-from azpgauth.role import claims_of
-from azpgauth.token import MARGIN, Token
-from azpgauth.tokens import TokenSource
+from azpgauth.identity.claims import claims_of
+from azpgauth.identity.token import MARGIN, Token
+from azpgauth.identity.tokens import TokenSource
+from azpgauth.runtime.importing import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from azpgauth.tokens import Refresh
+    from azpgauth.identity.tokens import Refresh
 
 __all__ = ["ask", "forget", "is_async", "is_credential", "source_of"]
 

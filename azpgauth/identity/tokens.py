@@ -19,20 +19,20 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from azpgauth.clock import SystemClock
 from azpgauth.errors import TokenError
-from azpgauth.fetching import STUCK, Fetching, running_loop
-from azpgauth.flight import Answer, Flight, token_from
-from azpgauth.refresher import Refresher
-from azpgauth.schedule import AT_ONCE, decide
-from azpgauth.token import Token, TokenInfo
-from azpgauth.waiting import BLOCKING, ON_LOOP, run
+from azpgauth.identity.clock import SystemClock
+from azpgauth.identity.fetching import STUCK, Fetching, running_loop
+from azpgauth.identity.flight import Answer, Flight, token_from
+from azpgauth.identity.refresher import Refresher
+from azpgauth.identity.schedule import AT_ONCE, decide
+from azpgauth.identity.token import Token, TokenInfo
+from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from azpgauth.clock import Clock
-    from azpgauth.waiting import Wait
+    from azpgauth.identity.clock import Clock
+    from azpgauth.runtime.waiting import Wait
 
 __all__ = ["RECHECK", "Refresh", "TokenInfo", "TokenSource"]
 

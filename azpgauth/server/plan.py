@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import Problem, SettingsError
-from azpgauth.tls import NO_ROOTS
+from azpgauth.server.tls import NO_ROOTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from azpgauth.tls import Tls
+    from azpgauth.server.tls import Tls
 
 __all__ = ["ConnectPlan", "PoolLimits"]
 

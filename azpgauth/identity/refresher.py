@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from azpgauth.clock import Clock
+    from azpgauth.identity.clock import Clock
 
 __all__ = ["Refresher"]
 

@@ -16,17 +16,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import TokenError
-from azpgauth.flight import Flight, told
-from azpgauth.role import claims_of, who
-from azpgauth.schedule import AT_ONCE, SHORTEST, SOON, Pause, progress, within
-from azpgauth.token import MARGIN, MIN_SPACING
+from azpgauth.identity.claims import claims_of, who
+from azpgauth.identity.flight import Flight, told
+from azpgauth.identity.schedule import AT_ONCE, SHORTEST, SOON, Pause, progress, within
+from azpgauth.identity.token import MARGIN, MIN_SPACING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from azpgauth.clock import Clock
-    from azpgauth.flight import Answer
-    from azpgauth.token import Token
+    from azpgauth.identity.clock import Clock
+    from azpgauth.identity.flight import Answer
+    from azpgauth.identity.token import Token
 
 __all__ = ["STUCK", "Fetching", "running_loop"]
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from azpgauth.errors import TokenError
-from azpgauth.role import claims_of, no_role, role_of
+from azpgauth.identity.claims import claims_of, no_role, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from azpgauth.flight import Flight
-    from azpgauth.token import Token
-    from azpgauth.tokens import Refresh, TokenSource
+    from azpgauth.identity.flight import Flight
+    from azpgauth.identity.token import Token
+    from azpgauth.identity.tokens import Refresh, TokenSource
 
 __all__ = ["Grant", "Login", "StaticLogin", "TokenLogin"]
 

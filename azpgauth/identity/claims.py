@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import RoleError
-from azpgauth.printable import one_line, shortened
+from azpgauth.runtime.printable import one_line, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from azpgauth.clouds import CLOUDS, cloud_of
-from azpgauth.importing import guard
+from azpgauth.runtime.importing import guard
+from azpgauth.server.clouds import CLOUDS, cloud_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import TokenError
-from azpgauth.printable import their_words
-from azpgauth.schedule import within
-from azpgauth.token import Token
+from azpgauth.identity.schedule import within
+from azpgauth.identity.token import Token
+from azpgauth.runtime.printable import their_words
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
 
-    from azpgauth.waiting import Wait
+    from azpgauth.runtime.waiting import Wait
 
 __all__ = ["Answer", "Flight", "token_from", "told"]
 

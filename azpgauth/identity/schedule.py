@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from azpgauth.errors import TokenError
 
 if TYPE_CHECKING:
-    from azpgauth.token import Token
+    from azpgauth.identity.token import Token
 
 __all__ = [
     "AT_ONCE",

@@ -12,21 +12,21 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from azpgauth import passed
 from azpgauth.errors import TokenError
-from azpgauth.fetching import STUCK
-from azpgauth.importing import guard
-from azpgauth.printable import their_words
-from azpgauth.tokens import TokenSource
+from azpgauth.identity import credential as passed
+from azpgauth.identity.fetching import STUCK
+from azpgauth.identity.tokens import TokenSource
+from azpgauth.runtime.importing import guard
+from azpgauth.runtime.printable import their_words
 
 if TYPE_CHECKING:
     import datetime as dt
 
     from azure.core.credentials import TokenCredential
 
-    from azpgauth.clouds import Cloud
+    from azpgauth.identity.token import Token
+    from azpgauth.server.clouds import Cloud
     from azpgauth.settings.credential import TokenCredentialSettings
-    from azpgauth.token import Token
 
 __all__ = ["build", "forget", "options_of", "person_timeout", "source_for"]
 
