@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         SettingsError,
         TokenError,
     )
-    from azpgauth.factory import (
+    from azpgauth.opening.closing import closing
+    from azpgauth.opening.connect import (
         aconnect,
         aconnect_from_env,
         aconnection_from_env,
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
         connect_from_env,
         connection_from_env,
     )
-    from azpgauth.info import PoolTokenInfo, token_info
-    from azpgauth.opening import closing
+    from azpgauth.opening.info import PoolTokenInfo, token_info
     from azpgauth.settings import Explained, Explanation, Settings, explain, load_settings
 
 __version__ = "0.1.0"
@@ -72,7 +72,7 @@ _HOMES = {
         "SettingsError",
         "TokenError",
     ),
-    "azpgauth.factory": (
+    "azpgauth.opening.connect": (
         "aconnect",
         "aconnect_from_env",
         "aconnection_from_env",
@@ -80,8 +80,8 @@ _HOMES = {
         "connect_from_env",
         "connection_from_env",
     ),
-    "azpgauth.info": ("PoolTokenInfo", "token_info"),
-    "azpgauth.opening": ("closing",),
+    "azpgauth.opening.info": ("PoolTokenInfo", "token_info"),
+    "azpgauth.opening.closing": ("closing",),
     "azpgauth.settings": ("Explained", "Explanation", "Settings", "explain", "load_settings"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

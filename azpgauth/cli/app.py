@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from azpgauth import __version__
-from azpgauth.cli.check import check
+from azpgauth.cli.check.command import check
 from azpgauth.cli.config import config
 from azpgauth.cli.init import init
 from azpgauth.cli.options import wants_json

@@ -39,7 +39,7 @@ def run(command: tuple[str, ...], **keywords: Any) -> None:
 
     Example: azpgauth run -- psql -c 'select current_user'
     """
-    from azpgauth.prepare import login_of, plan_of
+    from azpgauth.opening.prepare import login_of, plan_of
     from azpgauth.settings import explain, load_settings
 
     settings = load_settings(**given(keywords))
@@ -53,7 +53,7 @@ def run(command: tuple[str, ...], **keywords: Any) -> None:
 
 def _taken(told: Explanation) -> set[str]:
     """The variables from which these settings took a secret, whatever their names are."""
-    from azpgauth.settings.secret import SECRETS
+    from azpgauth.settings.models.secret import SECRETS
 
     origins = [
         str(origin)

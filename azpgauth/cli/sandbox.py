@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from azpgauth.sandbox.identity import Kind
+    from azpgauth.sandbox.entra.identity import Kind
 
 __all__ = ["sandbox"]
 
@@ -78,7 +78,7 @@ def sandbox(
     Example: azpgauth sandbox -- python app.py
     """
     from azpgauth.sandbox.box import Sandbox  # first: it says what is not installed
-    from azpgauth.sandbox.identity import Identity
+    from azpgauth.sandbox.entra.identity import Identity
 
     if env_file is not None and env_file.exists():
         raise click.ClickException(

@@ -31,7 +31,7 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
     from azpgauth.errors import TokenError
     from azpgauth.identity.claims import claims_of, role_of
     from azpgauth.identity.login import TokenLogin
-    from azpgauth.prepare import login_of
+    from azpgauth.opening.prepare import login_of
     from azpgauth.settings import load_settings
 
     settings = load_settings(**given(keywords))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from azpgauth.identity.token import Token
     from azpgauth.server.clouds import Cloud
-    from azpgauth.settings.credential import TokenCredentialSettings
+    from azpgauth.settings.models.credential import TokenCredentialSettings
 
 __all__ = ["build", "forget", "options_of", "person_timeout", "source_for"]
 

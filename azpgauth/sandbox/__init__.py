@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from azpgauth.sandbox.box import Sandbox
-    from azpgauth.sandbox.identity import Identity
+    from azpgauth.sandbox.entra.identity import Identity
 
 __all__ = ["Identity", "Sandbox"]
 
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
         return Sandbox
     if name == "Identity":
-        from azpgauth.sandbox.identity import Identity
+        from azpgauth.sandbox.entra.identity import Identity
 
         return Identity
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,16 +10,16 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import AzpgauthError, MissingDriverError
-from azpgauth.sandbox import wire
 from azpgauth.sandbox.environment import APPLICATIONS, variables
-from azpgauth.sandbox.server import Server, new_folder
+from azpgauth.sandbox.postgres import wire
+from azpgauth.sandbox.postgres.server import Server, new_folder
 
 try:
-    from azpgauth.sandbox.authority import Authority
     from azpgauth.sandbox.certificates import CertificateAuthority
-    from azpgauth.sandbox.directory import Directory
-    from azpgauth.sandbox.gateway import Gateway
-    from azpgauth.sandbox.identity import Identity, Issuer
+    from azpgauth.sandbox.entra.authority import Authority
+    from azpgauth.sandbox.entra.directory import Directory
+    from azpgauth.sandbox.entra.identity import Identity, Issuer
+    from azpgauth.sandbox.postgres.gateway import Gateway
 except ImportError as exc:
     raise MissingDriverError(
         f"the sandbox needs packages that are not installed ({exc}); "

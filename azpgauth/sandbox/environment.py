@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from azpgauth.sandbox.authority import Authority
-    from azpgauth.sandbox.directory import Directory
-    from azpgauth.sandbox.identity import Identity
+    from azpgauth.sandbox.entra.authority import Authority
+    from azpgauth.sandbox.entra.directory import Directory
+    from azpgauth.sandbox.entra.identity import Identity
 
 __all__ = ["APPLICATIONS", "Credential", "Endpoint", "variables"]
 

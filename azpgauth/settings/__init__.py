@@ -2,6 +2,6 @@
 
 from azpgauth.settings.explain import Explained, Explanation, explain
 from azpgauth.settings.load import load_settings
-from azpgauth.settings.models import Settings
+from azpgauth.settings.models.sections import Settings
 
 __all__ = ["Explained", "Explanation", "Settings", "explain", "load_settings"]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.runtime.printable import one_line
-from azpgauth.settings.layers import Origin
-from azpgauth.settings.secret import presentable
+from azpgauth.settings.models.secret import presentable
+from azpgauth.settings.sources.layers import Origin
 
 if TYPE_CHECKING:
     from azpgauth.settings.merge import Merged
-    from azpgauth.settings.models import Settings
+    from azpgauth.settings.models.sections import Settings
 
 __all__ = ["Explained", "Explanation", "explain", "remember"]
 

@@ -12,15 +12,15 @@ from pydantic import ValidationError
 from azpgauth.errors import Problem, SettingsError
 from azpgauth.runtime.printable import one_line
 from azpgauth.runtime.redacted import Redacted, masked
-from azpgauth.settings.conventions import convention_layers
 from azpgauth.settings.explain import remember
-from azpgauth.settings.layers import PREFIX, Layer, Origin, Value, variable
 from azpgauth.settings.merge import Merged, merge
 from azpgauth.settings.mistakes import told
-from azpgauth.settings.models import SECTIONS, ServerSettings, Settings
-from azpgauth.settings.places import Wish, find_places
-from azpgauth.settings.secret import SECRETS
-from azpgauth.settings.sources import (
+from azpgauth.settings.models.secret import SECRETS
+from azpgauth.settings.models.sections import SECTIONS, ServerSettings, Settings
+from azpgauth.settings.sources.conventions import convention_layers
+from azpgauth.settings.sources.files import Wish, find_places
+from azpgauth.settings.sources.layers import PREFIX, Layer, Origin, Value, variable
+from azpgauth.settings.sources.readers import (
     keyword_layer,
     read_dotenv,
     read_secrets,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from azpgauth.errors import Problem
 from azpgauth.runtime.redacted import masked
-from azpgauth.settings.credential import KINDS, TOKENLESS, fields_of
+from azpgauth.settings.models.credential import KINDS, TOKENLESS, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from azpgauth.settings.layers import Key, Layer, Value
+    from azpgauth.settings.sources.layers import Key, Layer, Value
 
 __all__ = ["Dropped", "Merged", "merge"]
 

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import Problem
 from azpgauth.runtime.redacted import masked
-from azpgauth.settings.contradictions import contradictions
-from azpgauth.settings.conventions import SPELLINGS
-from azpgauth.settings.credential import KINDS, kinds_with
-from azpgauth.settings.layers import PREFIX, variable
-from azpgauth.settings.models import valid_values
-from azpgauth.settings.secret import SECRETS, presentable
+from azpgauth.settings.models.contradictions import contradictions
+from azpgauth.settings.models.credential import KINDS, kinds_with
+from azpgauth.settings.models.secret import SECRETS, presentable
+from azpgauth.settings.models.sections import valid_values
+from azpgauth.settings.sources.conventions import SPELLINGS
+from azpgauth.settings.sources.layers import PREFIX, variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pydantic import ValidationError
 
-    from azpgauth.settings.layers import Key, Value
+    from azpgauth.settings.sources.layers import Key, Value
 
 __all__ = ["MISSING", "told"]
 

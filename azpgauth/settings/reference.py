@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.settings.conventions import SPELLINGS
-from azpgauth.settings.credential import KINDS
-from azpgauth.settings.layers import variable
-from azpgauth.settings.models import Settings
+from azpgauth.settings.models.credential import KINDS
+from azpgauth.settings.models.sections import Settings
 from azpgauth.settings.schema import json_schema, properties_of
+from azpgauth.settings.sources.conventions import SPELLINGS
+from azpgauth.settings.sources.layers import variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.settings.credential import KINDS
-from azpgauth.settings.models import Settings
+from azpgauth.settings.models.credential import KINDS
+from azpgauth.settings.models.sections import Settings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -129,10 +129,10 @@ async def main():
 
 
 if WHEN in {"before", "raw"}:
-    import azpgauth.asyncpg
-    import azpgauth.factory
-    import azpgauth.psycopg3
-    import azpgauth.sqlalchemy  # noqa: F401
+    import azpgauth.drivers.asyncpg
+    import azpgauth.drivers.psycopg
+    import azpgauth.drivers.sqlalchemy
+    import azpgauth.opening.connect  # noqa: F401
 
     if WHEN == "before":  # what is imported on first use within the libraries, too
         asyncio.run(ours())

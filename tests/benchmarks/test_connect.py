@@ -19,11 +19,11 @@ import pytest
 import sqlalchemy
 from sqlalchemy.pool import NullPool
 
-import azpgauth.asyncpg as ours_asyncpg
-import azpgauth.psycopg2 as ours2
-import azpgauth.psycopg3 as ours3
+import azpgauth.drivers.asyncpg as ours_asyncpg
+import azpgauth.drivers.psycopg as ours3
+import azpgauth.drivers.psycopg2 as ours2
 from azpgauth import connect_from_env, load_settings
-from azpgauth.prepare import login_of, plan_of
+from azpgauth.opening.prepare import login_of, plan_of
 from azpgauth.sandbox.box import AZURE_NAME
 from azpgauth.server.clouds import CLOUDS
 

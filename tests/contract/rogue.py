@@ -5,7 +5,7 @@ import contextlib
 import struct
 import threading
 
-from azpgauth.sandbox import wire
+from azpgauth.sandbox.postgres import wire
 
 
 def request(code, more=b""):

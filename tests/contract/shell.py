@@ -14,8 +14,8 @@ import click
 from pages import ROOT
 
 from azpgauth.cli.app import app
-from azpgauth.settings.conventions import SPELLINGS
 from azpgauth.settings.reference import entries
+from azpgauth.settings.sources.conventions import SPELLINGS
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -38,11 +38,11 @@ from azpgauth.errors import AzpgauthError, TokenError
 from azpgauth.identity.azure import forget
 from azpgauth.identity.claims import claims_of, role_of
 from azpgauth.identity.token import MARGIN
-from azpgauth.info import _logins
+from azpgauth.opening.info import _logins
 from azpgauth.sandbox import Identity, Sandbox, proofs
-from azpgauth.sandbox.answers import EntraError
 from azpgauth.sandbox.certificates import client_certificate
-from azpgauth.sandbox.directory import Directory, subject
+from azpgauth.sandbox.entra.answers import EntraError
+from azpgauth.sandbox.entra.directory import Directory, subject
 
 RESOURCE = "https://ossrdbms-aad.database.windows.net"
 SCOPE = f"{RESOURCE}/.default"

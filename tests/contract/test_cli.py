@@ -20,7 +20,7 @@ from azpgauth.cli.app import app
 from azpgauth.cli.run import environment_for
 from azpgauth.cli.status import Status
 from azpgauth.identity.login import Grant
-from azpgauth.prepare import plan_of
+from azpgauth.opening.prepare import plan_of
 from azpgauth.sandbox import Identity
 from azpgauth.settings import load_settings
 

@@ -16,8 +16,8 @@ import azpgauth.errors
 import azpgauth.testing
 from azpgauth import ConnectError, SettingsError, connect_from_env, load_settings
 from azpgauth.cli.status import Status
-from azpgauth.sandbox.gateway import Certificate, Mode
-from azpgauth.settings.models import SECTIONS
+from azpgauth.sandbox.postgres.gateway import Certificate, Mode
+from azpgauth.settings.models.sections import SECTIONS
 
 # -- nothing is left out ---------------------------------------------------------------------------
 

@@ -155,7 +155,7 @@ DRIVERS = {
     **SQLALCHEMY,
 }
 IMPORTS = [
-    *[("psycopg", each) for each in ("logging", "azpgauth.factory", "azpgauth.settings")],
+    *[("psycopg", each) for each in ("logging", "azpgauth.opening.connect", "azpgauth.settings")],
     *[("psycopg", each) for each in ("pydantic", "pydantic_settings", "psycopg", "psycopg_pool")],
     *[("psycopg", each) for each in ("azure.identity", "azure.core.rest._requests_basic")],
     *[("psycopg2", each) for each in ("pydantic", "psycopg2", "psycopg2.pool")],

@@ -352,7 +352,7 @@ import sys
 from azpgauth import connect_from_env
 pool = connect_from_env(driver=sys.argv[1])
 if sys.argv[2] == "hanging":
-    from azpgauth.info import _logins
+    from azpgauth.opening.info import _logins
     source = list(_logins.values())[0].source
     source._token = None
     source.prefetch()

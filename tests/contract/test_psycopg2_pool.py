@@ -14,7 +14,7 @@ import psycopg2.pool
 import pytest
 
 from azpgauth import connect_from_env, psycopg2_pool
-from azpgauth.psycopg2_pool import ConnectionPool, _Member
+from azpgauth.drivers.psycopg2_pool import ConnectionPool, _Member
 
 SIZE = 3
 

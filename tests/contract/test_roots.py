@@ -75,7 +75,10 @@ def test_a_file_that_was_cleaned_away_comes_back():
 
 
 def test_nothing_is_left_when_the_process_ends(tmp_path):
-    program = "from azpgauth.server import tls; print(tls.default_roots(['x.postgres.database.azure.com']).path)"
+    program = (
+        "from azpgauth.server.tls import default_roots;"
+        "print(default_roots(['x.postgres.database.azure.com']).path)"
+    )
     out = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "TMPDIR": str(tmp_path)},
@@ -91,7 +94,7 @@ DRIVERS = ["psycopg-async", "sqlalchemy-async", "asyncpg"]
 
 
 async def opened(driver):
-    from azpgauth.info import _logins
+    from azpgauth.opening.info import _logins
 
     async with aconnect_from_env(driver=driver, pool={"min_size": 2}) as pool:
         assert pool in _logins

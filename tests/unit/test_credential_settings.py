@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from azpgauth import SettingsError, load_settings
 from azpgauth.identity.azure import build, options_of
 from azpgauth.server.clouds import CLOUDS, cloud_of, full_scope
-from azpgauth.settings.credential import KINDS
+from azpgauth.settings.models.credential import KINDS
 
 TENANT = "7b2f3c64-9c0d-4a57-8c7e-5d2f0a6b1e93"
 PUBLIC = CLOUDS["public"].authority

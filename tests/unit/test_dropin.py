@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azpgauth.dropin import entry_of, named_servers, tls_of
+from azpgauth.drivers.dropin import entry_of, named_servers, tls_of
 from azpgauth.errors import CredentialValueError, EntraConnectionValueError
 from azpgauth.server.tls import NO_ROOTS, bundle
 from azpgauth.testing import FakeCredential

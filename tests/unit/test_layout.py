@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,74 +12,44 @@ import azpgauth
 
 PACKAGE = Path(azpgauth.__file__).parent
 
-DRIVERS = {"psycopg3", "psycopg2", "sqlalchemy", "asyncpg"}
-BY_ALL = {"errors", "importing", "printable", "redacted"}
+# What was said, where, who, how, all of it together; at the top is what users import or run.
+BY_ALL = {"errors", "runtime"}
 ALLOWED = {
-    "__init__": {"errors", "factory", "info", "opening", "settings"},
-    "__main__": {"cli"},
-    "printable": set(),
-    "errors": {"printable"},
-    "importing": set(),
-    "redacted": set(),
-    "clouds": set(),
-    "token": set(),
-    "schedule": {"token"},
-    "role": set(),
-    "native": set(),
-    "diagnosis": set(),
+    "runtime": set(),
+    "errors": set(),
     "testing": set(),
-    "tls": {"clouds"},
-    "clock": set(),
-    "refresher": {"clock"},
-    "waiting": set(),
-    "flight": {"schedule", "token", "waiting"},
-    "fetching": {"clock", "flight", "role", "schedule", "token"},
-    "tokens": {"clock", "fetching", "flight", "refresher", "schedule", "token", "waiting"},
-    "passed": {"role", "token", "tokens"},
-    "plan": {"tls"},
-    "login": {"flight", "token", "tokens", "role"},
-    "signin": {"login", "tls"},
-    "dropin": {"clouds", "login", "passed", "tls"},
-    "settings": {"clouds", "redacted", "tls"},
-    "credentials": {"clouds", "fetching", "passed", "token", "tokens", "settings"},
-    "opening": {"plan", "login", "diagnosis", *DRIVERS},
-    "info": {"login", "opening"},
-    "prepare": {
-        *("opening", "plan", "login", "redacted", "tls", "clouds", "credentials", "passed"),
-        "settings",
-    },
-    "factory": {
-        "info",
-        "opening",
-        "prepare",
-        "redacted",
-        "settings",
-        "psycopg2",
-    },  # psycopg2: types
-    "sandbox": {"credentials"},
-    "cli": {
-        *("__init__", "clouds", "diagnosis", "login", "opening", "plan", "prepare", "role"),
-        *("sandbox", "settings", "tls"),
-    },
-    **{
-        driver: {"psycopg2_pool", "plan", "login", "signin", "native", "dropin", "tls"}
-        for driver in DRIVERS
-    },
-    "psycopg2_pool": {"plan", "signin"},
+    "server": set(),
+    "settings": {"server"},
+    "identity": {"settings", "server"},
+    "drivers": {"identity", "server"},
+    "opening": {"drivers", "identity", "settings", "server"},
+    "sandbox": {"identity", "settings"},
+    "cli": {"opening", "sandbox", "identity", "settings", "server"},
+    **{dropin: {"drivers", "identity"} for dropin in ("psycopg2", "psycopg3", "sqlalchemy")},
+    "__init__": {"opening", "settings"},
+    "__main__": {"cli"},
 }
 THIRD_PARTY = {
-    "azure": {"credentials", "prepare"},  # prepare: for types only
-    "psycopg": {"psycopg3", "sqlalchemy", "factory"},  # factory: for types only, as below
-    "psycopg_pool": {"psycopg3", "factory"},
-    "psycopg2": {"psycopg2", "psycopg2_pool", "sqlalchemy", "factory"},
-    "sqlalchemy": {"sqlalchemy", "factory"},
-    "asyncpg": {"asyncpg", "sqlalchemy", "factory"},
+    "azure": {"identity", "opening"},  # opening: for types only, as below
+    "psycopg": {"drivers", "opening", "psycopg3", "sqlalchemy"},
+    "psycopg_pool": {"drivers", "opening"},
+    "psycopg2": {"drivers", "opening", "psycopg2", "sqlalchemy"},
+    "sqlalchemy": {"drivers", "opening", "sqlalchemy"},
+    "asyncpg": {"drivers", "opening"},
     "pydantic": {"settings"},
     "click": {"cli"},
     "rich": {"cli"},
     "cryptography": {"sandbox"},
     "jwt": {"sandbox"},
 }
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def part_of(path: Path) -> str:
@@ -90,27 +61,34 @@ def imports(path: Path):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{name.name}" for name in node.names}
+            yield from names & set(MODULES)
             yield node.module
-            if node.module == "azpgauth":
-                yield from (f"azpgauth.{name.name}" for name in node.names)
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.name))
+@pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
 def test_arrows_point_down(path):
     part = part_of(path)
     for module in imports(path):
         root, _, rest = module.partition(".")
         if root == "azpgauth" and rest:
             other = rest.split(".")[0]
-            if (PACKAGE / f"{other}.py").exists() or (PACKAGE / other).is_dir():
-                assert other in ALLOWED[part] | {part, *BY_ALL}, f"{part} imports {other}"
+            assert other in ALLOWED[part] | {part, *BY_ALL}, f"{part} imports {other}"
         elif root in THIRD_PARTY:
             assert part in THIRD_PARTY[root], f"{part} imports {root}"
 
 
 def test_every_module_has_its_place():
-    parts = {part_of(path) for path in PACKAGE.rglob("*.py")}
-    assert parts == set(ALLOWED)
+    assert {part_of(path) for path in MODULES.values()} == set(ALLOWED)
+
+
+def test_there_is_no_circle():
+    """Imports for types alone count as well. A package itself stands for its parts' names only."""
+    graph = {
+        name: {other for other in imports(path) if other in MODULES and other != name}
+        for name, path in MODULES.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
 def test_importing_loads_nothing_heavy():

@@ -21,7 +21,7 @@ from azpgauth import (
     explain,
     load_settings,
 )
-from azpgauth.settings.secret import SECRETS
+from azpgauth.settings.models.secret import SECRETS
 
 HOST = "shop.postgres.database.azure.com"
 TENANT = "7b2f3c64-9c0d-4a57-8c7e-5d2f0a6b1e93"

@@ -153,7 +153,7 @@ def test_two_thousand_unknown_names(monkeypatch):
 
 
 def test_what_was_meant_is_looked_for_only_where_it_is_shown(monkeypatch):
-    from azpgauth.settings import sources
+    from azpgauth.settings.sources import readers as sources
 
     asked = []
     find = sources.get_close_matches

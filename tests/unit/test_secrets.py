@@ -25,23 +25,28 @@ from azpgauth import (
     explain,
     load_settings,
 )
+from azpgauth.drivers.psycopg2 import _How
 from azpgauth.identity.azure import _Minter
 from azpgauth.identity.login import Grant, StaticLogin
 from azpgauth.identity.token import Token
-from azpgauth.opening import Opening, Prepared, _Course
-from azpgauth.prepare import plan_of
-from azpgauth.psycopg2 import _How
+from azpgauth.opening.attempts import Opening, Prepared, _Course
+from azpgauth.opening.prepare import plan_of
 from azpgauth.runtime.redacted import MASK, Redacted, holds_secret, masked, scrubbed
-from azpgauth.settings.credential import (
+from azpgauth.settings.merge import Dropped, Merged
+from azpgauth.settings.models.credential import (
     KINDS,
     ClientCertificateSettings,
     ClientSecretSettings,
     PasswordSettings,
 )
-from azpgauth.settings.layers import Layer, Origin, Value
-from azpgauth.settings.merge import Dropped, Merged
-from azpgauth.settings.models import SECTIONS, DatabaseSettings, PoolSettings, ServerSettings
-from azpgauth.settings.places import Wish
+from azpgauth.settings.models.sections import (
+    SECTIONS,
+    DatabaseSettings,
+    PoolSettings,
+    ServerSettings,
+)
+from azpgauth.settings.sources.files import Wish
+from azpgauth.settings.sources.layers import Layer, Origin, Value
 
 SECRET = "hunter2"
 GOOD = {"server": {"host": "h"}, "database": {"name": "d"}}

@@ -13,9 +13,9 @@ from pages import blocks
 from pydantic import VERSION as PYDANTIC
 
 from azpgauth import Settings, SettingsError, load_settings
-from azpgauth.settings.layers import variable
-from azpgauth.settings.models import SECTIONS
+from azpgauth.settings.models.sections import SECTIONS
 from azpgauth.settings.reference import generated
+from azpgauth.settings.sources.layers import variable
 
 if sys.version_info >= (3, 11):
     import tomllib

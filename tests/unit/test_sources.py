@@ -18,8 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from azpgauth import Settings, SettingsError, explain, load_settings
 from azpgauth.settings import explain as explain_module
-from azpgauth.settings.layers import variable
-from azpgauth.settings.strings import StringError, connection_string, postgres_url
+from azpgauth.settings.sources.layers import variable
+from azpgauth.settings.sources.strings import StringError, connection_string, postgres_url
 
 HOST = "shop.postgres.database.azure.com"
 GOOD = {"AZPG_SERVER_HOST": HOST, "AZPG_DATABASE_NAME": "shop"}

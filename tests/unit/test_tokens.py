@@ -23,7 +23,7 @@ from azpgauth.identity.token import MARGIN, Token, TokenInfo
 from azpgauth.identity.tokens import TokenSource
 from azpgauth.server.clouds import CLOUDS
 from azpgauth.server.diagnosis import diagnose_token
-from azpgauth.settings.credential import (
+from azpgauth.settings.models.credential import (
     AzureCliSettings,
     InteractiveBrowserSettings,
     ManagedIdentitySettings,

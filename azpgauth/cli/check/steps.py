@@ -1,0 +1,288 @@
+"""The steps of `azpgauth check`, each on its own: from the settings to a query.
+
+A step gives what it found, as pairs for people and programs; what it raises is a `StepError` that
+says cause, remedy and exit status. They run in order, and each leaves in `Check` what later ones
+need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from azpgauth.cli.check.probe import encrypted, stamp, to_address, to_socket, unreachable
+from azpgauth.cli.status import Status, StepError, explained, status_of
+from azpgauth.errors import (
+    AzpgauthError,
+    ConnectError,
+    MissingDriverError,
+    SettingsError,
+    TokenError,
+)
+from azpgauth.identity.login import TokenLogin
+from azpgauth.opening.attempts import ASYNC_DRIVERS
+from azpgauth.opening.closing import closing
+from azpgauth.opening.prepare import prepare
+from azpgauth.runtime.printable import one_line
+from azpgauth.server.clouds import CLOUDS
+from azpgauth.server.diagnosis import diagnose, diagnose_token
+from azpgauth.settings import explain, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from azpgauth.opening.attempts import Prepared
+    from azpgauth.settings import Settings
+
+__all__ = ["STEPS", "Check", "StepError", "told", "unexpected"]
+
+Found = dict[str, Any]
+"""What a step found, for people and programs."""
+
+_QUERY = (
+    "select current_setting('server_version'), current_user::text, pg_is_in_recovery(), "
+    "(select version from pg_stat_ssl where pid = pg_backend_pid())"
+)
+
+
+class Check:
+    """What the steps share.
+
+    Args:
+        keywords: Arguments of `load_settings`.
+    """
+
+    settings: Settings
+    prepared: Prepared
+
+    def __init__(self, keywords: Mapping[str, Any]) -> None:
+        self._keywords = keywords
+        self._addresses: dict[str, list[str]] = {}
+        self._reached: list[tuple[str, tuple[str, int]]] = []
+        self._sockets = 0
+        self._connection: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        if self._connection is not None:
+            with suppress(Exception):  # it may be broken
+                closed = closing(self._connection)
+                if self._loop is not None:
+                    self._loop.run_until_complete(closed.__aexit__())
+                else:
+                    closed.__exit__()
+        if self._loop is not None:
+            left = asyncio.all_tasks(self._loop)  # if it was interrupted
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(_ended(left))
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    # -- the steps ---------------------------------------------------------------------------
+
+    def read_settings(self) -> Found:
+        """All sources, checked."""
+        self.settings = load_settings(**self._keywords)
+        origins = explain(self.settings).settings
+        kinds = dict.fromkeys(each.origin.kind for each in origins if each.origin.kind != "default")
+        self.prepared = prepare(
+            self.settings,
+            None,
+            None,
+            on_loop=self.settings.driver.name in ASYNC_DRIVERS,
+        )
+        self.prepared.plan.libpq(0)  # says no to what libpq would read behind the settings
+        return {
+            "server": self.prepared.plan.where,
+            "database": self.settings.database.name,
+            "from": ", ".join(kinds),
+        }
+
+    def find_driver(self) -> Found:
+        """Its packages."""
+        module, _ = self.prepared.load_driver()
+        dialect = self.prepared.options.get("dialect")
+        name = self.prepared.driver + (f" with {dialect}" if dialect else "")
+        return {"driver": name, "module": module.__name__}
+
+    def look_up(self) -> Found:
+        """The host's addresses."""
+        said: Found = {}
+        for host in self.settings.server.hosts:
+            if host.startswith("/"):
+                self._addresses[host] = []
+                said[host] = "a socket's folder"
+                continue
+            try:
+                answers = socket.getaddrinfo(
+                    host, self.settings.server.port, type=socket.SOCK_STREAM
+                )
+            except (OSError, UnicodeError) as exc:
+                said[host] = f"could not resolve host: {exc}"
+            else:
+                found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+                self._addresses[host] = found
+                said[host] = ", ".join(found)
+        if not self._addresses:
+            raise explained("; ".join(f"{host}: {reason}" for host, reason in said.items()))
+        return said
+
+    def reach(self) -> Found:
+        """Which addresses answer: for each host, the first that does."""
+        port = self.settings.server.port
+        said: Found = {}
+        for host, addresses in self._addresses.items():
+            if host.startswith("/"):
+                path = f"{host}/.s.PGSQL.{port}"
+                reason = unreachable(to_socket, path, self._patience())
+                said[path] = reason or "answers"
+                self._sockets += reason is None
+            for address in addresses:
+                place = address, port
+                reason = unreachable(to_address, place, self._patience())
+                said[f"{address}:{port}"] = reason or "answers"
+                if reason is None:
+                    self._reached.append((host, place))
+                    break
+        if not self._reached and not self._sockets:
+            places = "; ".join(f"{place}: {reason}" for place, reason in said.items())
+            raise explained(f"connection failed: {places}")
+        return said
+
+    def encrypt(self) -> Found:
+        """TLS, as the settings demand it: of the first host with which it holds."""
+        tls = self.prepared.plan.tls
+        if not self._reached:
+            return {"mode": "a socket, no TLS"}
+        if tls.mode in {"disable", "prefer"}:
+            return {"mode": f"{tls.mode}, not demanded"}
+        said: Found = {}
+        errors = []
+        for host, place in self._reached:
+            try:
+                found = encrypted(tls, host, place, self._patience())
+            except StepError as exc:  # noqa: PERF203 - few hosts
+                errors.append(exc)
+                said[f"{host} fails"] = exc.said
+            else:
+                return {**said, "mode": tls.mode, **found}
+        raise errors[0]
+
+    def get_token(self) -> Found:
+        """Who signs in."""
+        login = self.prepared.login
+        if not isinstance(login, TokenLogin):
+            return {"credential": self.settings.credential.kind, "token": "none is needed"}
+        wanted = self.settings.credential
+        scope = getattr(wanted, "scope", None) or CLOUDS[self.settings.server.cloud_name].scope
+        login.source.get(login.timeout)
+        info = login.source.info()
+        expires = info.expires_on or 0.0
+        return {
+            "identity": info.identity,
+            "scope": scope,
+            "expires": f"{stamp(expires)}, in {round((expires - time.time()) / 60)} min",
+        }
+
+    def find_role(self) -> Found:
+        """The PostgreSQL role."""
+        grant = self.prepared.login.grant()
+        named = self.settings.database.user is not None
+        return {"role": grant.role, "from": "database.user" if named else "the token"}
+
+    def sign_in(self) -> Found:
+        """A connection, as the driver makes it."""
+        if self.prepared.driver in ASYNC_DRIVERS:
+            self._loop = asyncio.new_event_loop()
+            self._connection = self._loop.run_until_complete(self.prepared.aopened("aconnect"))
+        else:
+            self._connection = self.prepared.opened("connect")
+        return {"signed in as": self.prepared.login.role}
+
+    def query(self) -> Found:
+        """What the server says of itself and of this session."""
+        try:
+            version, user, standby, tls = self._row()
+        except Exception as exc:  # noqa: BLE001 - any driver's
+            raise explained(str(exc).strip() or type(exc).__name__, Status.DATABASE) from None
+        return {
+            "server": f"PostgreSQL {version}",
+            "role": user,
+            "tls": tls or "none",
+            "standby": "yes, writes fail here" if standby else "no",
+        }
+
+    # -- what they are made of ----------------------------------------------------------------
+
+    def _patience(self) -> float:
+        return float(min(self.settings.server.connect_timeout, 5))
+
+    def _row(self) -> tuple[Any, ...]:
+        conn = self._connection
+        if self._loop is not None:
+            return self._loop.run_until_complete(_arow(self.prepared.driver, conn))
+        if self.prepared.driver == "sqlalchemy":
+            return tuple(conn.exec_driver_sql(_QUERY).one())
+        with conn.cursor() as cursor:
+            cursor.execute(_QUERY)
+            return tuple(cursor.fetchone())
+
+
+async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _arow(driver: str, conn: Any) -> tuple[Any, ...]:
+    if driver == "asyncpg":
+        return tuple(await conn.fetchrow(_QUERY))
+    if driver == "psycopg-async":
+        return tuple(await (await conn.execute(_QUERY)).fetchone())
+    return tuple((await conn.exec_driver_sql(_QUERY)).one())
+
+
+def told(exc: AzpgauthError, check: Check) -> StepError:
+    """An error of the library, as one of a step.
+
+    Args:
+        exc: The error.
+        check: Where it came up.
+    """
+    if isinstance(exc, ConnectError) and exc.__cause__ is not None:
+        said = str(exc.__cause__).strip() or str(exc)
+        login = check.prepared.login
+        role = one_line(login.role) if login.role else None
+        diagnosis = diagnose(said, role, token=isinstance(login, TokenLogin))
+        return StepError(said, diagnosis.cause, diagnosis.remedy, status_of(diagnosis.layer))
+    if isinstance(exc, TokenError):
+        diagnosis = diagnose_token(str(exc))
+        return StepError(str(exc), diagnosis.cause, diagnosis.remedy, Status.IDENTITY, ours=True)
+    said, _, remedy = str(exc).partition("; run: ")
+    if isinstance(exc, MissingDriverError):
+        return StepError(said, "the driver is not installed", f"run: {remedy}", status_of(exc))
+    problems = exc.problems if isinstance(exc, SettingsError) else ()
+    return StepError(str(exc), "", "", status_of(exc), problems=problems, ours=True)
+
+
+def unexpected(exc: Exception) -> StepError:
+    """What nobody thought of."""
+    said = f"{type(exc).__name__}: {exc}"
+    return StepError(said, "", "azpgauth --debug check shows where", Status.OTHER)
+
+
+STEPS: tuple[tuple[str, Callable[[Check], Found]], ...] = (
+    ("settings", Check.read_settings),
+    ("driver", Check.find_driver),
+    ("DNS", Check.look_up),
+    ("TCP", Check.reach),
+    ("TLS", Check.encrypt),
+    ("token", Check.get_token),
+    ("role", Check.find_role),
+    ("login", Check.sign_in),
+    ("query", Check.query),
+)
+"""The steps by name, in order."""

@@ -1,0 +1,1 @@
+"""How each driver connects: a module for each, and what they share."""

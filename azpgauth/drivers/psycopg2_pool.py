@@ -1,0 +1,378 @@
+"""psycopg2's pool, which waits for a connection and hands out none that is dead or old.
+
+A place is one of the `max_size` that there are, and what somebody who asks for a connection waits
+for. A signal's handler may raise on any line (Ctrl-C does), so nothing is counted: who has a place
+stands in a set, and to give a place back may be begun again wherever it was interrupted.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from azpgauth.errors import missing_driver
+
+try:
+    import psycopg2
+    from psycopg2 import extensions
+    from psycopg2.pool import PoolError, ThreadedConnectionPool
+except ImportError as exc:
+    raise missing_driver("psycopg2", exc) from exc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from typing_extensions import Self
+
+    from azpgauth.drivers.signin import Hold
+    from azpgauth.server.plan import PoolLimits
+
+__all__ = ["ConnectionPool"]
+
+_Place = threading.Event
+"""A place, or a wish for one until it is set."""
+
+
+class _Closed(PoolError):  # noqa: N818 - a signal
+    """Nothing can be given back to a pool that has closed, and nothing need be."""
+
+
+@dataclass(eq=False)
+class _Member:
+    """A connection of a pool; in a place while it is in use."""
+
+    conn: Any
+    renew_at: float
+    idle_since: float = 0.0
+    place: _Place | None = None
+
+
+class ConnectionPool(ThreadedConnectionPool):
+    """psycopg2's own pool, but it waits for a connection, and hands out none that is dead or old.
+
+    `getconn` and `putconn` are as in psycopg2; `connection()` does both. Whatever interrupts them,
+    a signal's handler that raises included, all places are there afterwards.
+
+    Args:
+        connect: Makes a connection.
+        limits: The pool's bounds.
+        hold: Told when the pool closes.
+        first: A connection that is there already.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Any], limits: PoolLimits, hold: Hold, first: Any
+    ) -> None:
+        super().__init__(0, limits.max_size)
+        self.minconn = limits.min_size
+        self._new = connect
+        self._limits = limits
+        self._hold = hold
+        self._guard = threading.Lock()
+        self._line: deque[_Place] = deque()  # who waits for a place, first come first
+        # Taken by connections in use, and by those being checked or opened.
+        self._places: set[_Place] = set()
+        self._idle: list[_Member] = []
+        self._leased: dict[Hashable, _Member] = {}
+        self._keys_of: dict[int, Hashable] = {}
+        self._last_key = 0
+        self._idle.append(self._joined(first))
+        try:
+            while len(self._idle) < self.minconn:
+                self._idle.append(self._joined(connect()))
+        except BaseException:
+            self.closeall()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closeall()
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """A connection for a block: committed at its end, rolled back after an error.
+
+        Raises:
+            psycopg2.pool.PoolError: None was free in time, or the pool is closed.
+
+        Example:
+            >>> with pool.connection() as conn, conn.cursor() as cur:  # doctest: +SKIP
+            ...     cur.execute("select 1")
+        """
+        key = object()  # known before the connection is: so it is given back in any case
+        try:
+            try:
+                conn = self.getconn(key)
+                try:
+                    yield conn
+                except BaseException:
+                    with suppress(psycopg2.Error):  # it would hide what happened
+                        conn.rollback()
+                    raise
+                conn.commit()
+            finally:
+                self._return(key)
+        finally:
+            self._return(key)  # once more, if that was interrupted
+
+    def getconn(self, key: Hashable | None = None) -> Any:
+        """A connection, checked; if all are in use, the next one to come free.
+
+        Args:
+            key: As in psycopg2: asking again with the same key gives the same connection.
+
+        Raises:
+            psycopg2.pool.PoolError: None was free within the pool's `timeout`, or it is closed.
+            psycopg2.Error: A new one could not be made.
+        """
+        with self._guard:
+            if key is not None and key in self._leased:
+                return self._leased[key].conn
+        place = _Place()
+        member: _Member | None = None
+        try:
+            try:
+                self._take(place)
+                # Outside of the lock: meanwhile others come and go.
+                member = self._ready()
+                return self._lend(member, place, key)
+            except BaseException:
+                self._end(place, member)
+                raise
+        except BaseException:
+            self._end(place, member)  # once more, if that was interrupted
+            raise
+
+    def putconn(self, conn: Any = None, key: Hashable | None = None, close: bool = False) -> None:
+        """Give a connection back; what was not committed is rolled back.
+
+        Args:
+            conn: The connection.
+            key: What it was asked for with, if with a key.
+            close: Close it instead of keeping it.
+
+        Raises:
+            psycopg2.pool.PoolError: It is not one of this pool's connections in use.
+        """
+        member: _Member | None = None
+        place: _Place | None = None
+        try:
+            try:
+                member, place = self._found(conn, key)
+                keep = not close and self._settled(member)
+                surplus = self._back(member, place, keep=keep)
+            except BaseException:
+                self._end(place, member, conn, key)
+                raise
+        except _Closed:  # closing the pool closed it too
+            return
+        except BaseException:
+            self._end(place, member, conn, key)  # once more, if that was interrupted
+            raise
+        for other in surplus:
+            other.conn.close()
+
+    def closeall(self) -> None:
+        """Close all connections, also those in use; closing twice does no harm."""
+        with self._guard:
+            self.closed = True
+            conns = [member.conn for member in [*self._idle, *self._leased.values()]]
+            self._idle.clear()
+            self._leased.clear()
+            self._keys_of.clear()
+            while self._line:
+                self._line.popleft().set()
+        self._hold.end()
+        for conn in conns:
+            with suppress(psycopg2.Error):
+                conn.close()
+
+    close = closeall
+
+    # -- places ------------------------------------------------------------------------------
+
+    def _take(self, place: _Place) -> None:
+        """Wait for one of the `max_size` places, in turn."""
+        with self._guard:
+            if self.closed:
+                raise PoolError("connection pool is closed")
+            self._line.append(place)
+            self._admit()
+        place.wait(self._limits.timeout)
+        with self._guard:
+            if place in self._line:
+                self._line.remove(place)
+            came = place in self._places
+        if self.closed:
+            raise PoolError("connection pool is closed")
+        if not came:
+            raise PoolError(
+                f"no connection came free within {self._limits.timeout:g} s: "
+                f"all {self.maxconn} are in use"
+            )
+
+    def _admit(self) -> None:
+        """Give free places to whoever waits longest. The lock is held.
+
+        Each step may be the last one before an interruption: then the next call goes on with it.
+        """
+        while self._line:
+            first = self._line[0]
+            if first not in self._places and len(self._places) >= self.maxconn:
+                return
+            self._places.add(first)
+            first.set()
+            self._line.popleft()
+
+    def _leave(self, place: _Place) -> None:
+        """A place is free for others. The lock is held."""
+        if place in self._line:
+            self._line.remove(place)
+        self._places.discard(place)
+        self._admit()
+
+    def _lend(self, member: _Member, place: _Place, key: Hashable | None) -> Any:
+        with self._guard:
+            if self.closed:
+                raise PoolError("connection pool is closed")
+            if key is None:
+                self._last_key += 1
+                key = f"azpgauth-{self._last_key}"  # no key that a program would choose
+            member.place = place
+            self._keys_of[id(member.conn)] = key  # first: by it, _strike finds the other
+            self._leased[key] = member
+            return member.conn
+
+    def _back(self, member: _Member, place: _Place, *, keep: bool) -> list[_Member]:
+        """Take a connection back; those that are to be closed."""
+        with self._guard:
+            if self.closed:
+                return [member]
+            if place not in self._places:  # given back twice at once
+                raise PoolError("trying to put unkeyed connection")
+            self._strike(member)
+            if keep:
+                member.idle_since = time.monotonic()
+                self._idle.append(member)
+            self._leave(place)
+            surplus = self._idle_for_long()
+        return surplus if keep else [member, *surplus]
+
+    def _found(self, conn: Any, key: Hashable | None) -> tuple[_Member, _Place]:
+        """A connection in use, and its place.
+
+        Raises:
+            PoolError: It is not one of this pool's.
+        """
+        with self._guard:
+            member = self._leased.get(self._keys_of.get(id(conn)) if key is None else key)
+            if member is not None and member.place is not None:
+                return member, member.place
+            if self.closed:
+                raise _Closed("connection pool is closed")
+            raise PoolError("trying to put unkeyed connection")
+
+    def _end(
+        self,
+        place: _Place | None,
+        member: _Member | None,
+        conn: Any = None,
+        key: Hashable | None = None,
+    ) -> None:
+        """What was begun in a place is over, wherever it stopped: nothing of it is kept."""
+        if place is None:
+            try:
+                member, place = self._found(conn, key)
+            except PoolError:
+                return
+        with self._guard:
+            ours = place in self._places
+            if ours and member is not None:
+                self._strike(member)
+                if member in self._idle:
+                    self._idle.remove(member)
+            self._leave(place)
+        if ours and member is not None:
+            with suppress(psycopg2.Error):
+                member.conn.close()
+
+    def _return(self, key: Hashable) -> None:
+        """Give back what was asked for with this key, if it is still in use."""
+        if key in self._leased:
+            self.putconn(key=key)
+
+    def _strike(self, member: _Member) -> None:
+        """It is not in use any more. The lock is held."""
+        key = self._keys_of.get(id(member.conn))
+        if key is not None and self._leased.get(key) is member:
+            del self._leased[key]
+        self._keys_of.pop(id(member.conn), None)
+
+    # -- connections -------------------------------------------------------------------------
+
+    def _ready(self) -> _Member:
+        """A connection for a place: the one used last if it is good, else a new one."""
+        while True:
+            with self._guard:
+                member = self._idle.pop() if self._idle else None
+            if member is None:
+                return self._joined(self._new())
+            if time.monotonic() < member.renew_at and _alive(member.conn):
+                return member
+            member.conn.close()
+
+    def _joined(self, conn: Any) -> _Member:
+        # Connections that were opened together are not renewed all at the same moment.
+        lifetime = self._limits.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
+        now = time.monotonic()
+        return _Member(conn, now + lifetime, now)
+
+    def _settled(self, member: _Member) -> bool:
+        """Bring it back to a state in which it can be handed out again, if that can be."""
+        conn = member.conn
+        if conn.closed or time.monotonic() >= member.renew_at:
+            return False
+        status = conn.info.transaction_status
+        if status == extensions.TRANSACTION_STATUS_UNKNOWN:
+            return False
+        if status != extensions.TRANSACTION_STATUS_IDLE:
+            try:
+                conn.rollback()
+            except psycopg2.Error:
+                return False
+        return True
+
+    def _idle_for_long(self) -> list[_Member]:
+        """Take out what nobody needed for `max_idle`, down to `min_size`. The lock is held."""
+        until = time.monotonic() - self._limits.max_idle
+        found = []
+        while (
+            self._idle
+            and self._idle[0].idle_since < until
+            and len(self._places) + len(self._idle) > self.minconn
+        ):
+            found.append(self._idle.pop(0))
+        return found
+
+
+def _alive(conn: Any) -> bool:
+    """Whether the server still answers."""
+    if conn.closed:
+        return False
+    try:
+        autocommit = conn.autocommit
+        # Else psycopg2 would begin a transaction around it: three round trips instead of one.
+        conn.autocommit = True
+        with conn.cursor() as cursor:
+            cursor.execute("select 1")
+        conn.autocommit = autocommit
+    except psycopg2.Error:
+        return False
+    return True

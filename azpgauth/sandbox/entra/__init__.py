@@ -1,0 +1,1 @@
+"""A local Microsoft Entra ID: who is known, where tokens are asked for, and the tokens."""

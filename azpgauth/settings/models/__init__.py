@@ -1,0 +1,1 @@
+"""The settings themselves: sections, their fields, and what no field sees alone."""

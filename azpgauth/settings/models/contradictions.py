@@ -1,0 +1,115 @@
+"""What no field can see by itself: settings that contradict each other. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+from azpgauth.server.clouds import cloud_of
+from azpgauth.server.tls import ENCRYPTING
+from azpgauth.settings.models.credential import KINDS, TOKENLESS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["contradictions", "is_address"]
+
+Found = tuple[str, str, str]
+"""A setting, what is wrong with it, what to do."""
+
+
+def contradictions(values: Mapping[tuple[str, str], Any]) -> list[Found]:
+    """All of them.
+
+    Args:
+        values: The values by section and field. What is not there is not known, and then
+            contradicts nothing.
+    """
+    checks = (_of_pool, _of_driver, _of_clouds, _of_protection, _of_identity, _of_user)
+    return [found for check in checks for found in check(values)]
+
+
+def _of_pool(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
+    low, high = values.get(("pool", "min_size")), values.get(("pool", "max_size"))
+    if low is not None and high is not None and low > high:
+        yield "pool.min_size", f"is over max_size {high}", "lower min_size or raise max_size"
+
+
+def _of_driver(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
+    driver, dialect = values.get(("driver", "name")), values.get(("driver", "dialect"))
+    wrong = {"sqlalchemy": "asyncpg", "sqlalchemy-async": "psycopg2"}.get(str(driver))
+    if dialect is not None and dialect == wrong:
+        right = "psycopg2" if driver == "sqlalchemy" else "asyncpg"
+        other = "sqlalchemy-async" if driver == "sqlalchemy" else "sqlalchemy"
+        message = f"does not go with driver.name {driver}"
+        action = f"set it to psycopg or {right}, or driver.name to {other}"
+        yield "driver.dialect", message, action
+
+
+def _of_clouds(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
+    clouds = {host: cloud for host in _hosts(values) if (cloud := cloud_of(host))}
+    names = sorted(set(clouds.values()))
+    if len(names) > 1:
+        message = f"names servers of different clouds: {', '.join(names)}"
+        yield "server.host", message, "name the servers of one cloud; a token is good in one"
+        return
+    said = values.get(("server", "cloud"))
+    if said is not None and names and said != names[0]:
+        message = f"contradicts server.host, for {next(iter(clouds))} is in cloud {names[0]}"
+        yield "server.cloud", message, f"remove server.cloud, or set it to {names[0]}"
+
+
+def _of_protection(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
+    kind, mode = values.get(("credential", "kind")), values.get(("server", "sslmode"))
+    if kind not in KINDS:
+        return
+    with_token = kind not in TOKENLESS
+    better = "use verify-full (the default), verify-ca or require; weaker modes are for "
+    if mode is not None and mode not in ENCRYPTING:
+        if with_token:
+            message = "could send the token in clear"
+            yield "server.sslmode", message, f"{better}credential.kind password and none"
+        elif not all(_is_local(host) for host in _hosts(values)):
+            message = "sends everything in clear, and to another machine"
+            yield "server.sslmode", message, f"{better}this machine's own addresses and sockets"
+    if with_token and any(host.startswith("/") for host in _hosts(values)):
+        message = "is a socket's folder, where no TLS protects the token"
+        action = "give the server's name, or set credential.kind to password or none"
+        yield "server.host", message, action
+
+
+def _of_identity(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
+    if values.get(("credential", "kind")) != "managed-identity":
+        return
+    names = ("client_id", "object_id", "resource_id")
+    first, *more = [name for name in names if values.get(("credential", name))] or [""]
+    for name in more:
+        message = f"names the identity a second time, beside {first}"
+        yield f"credential.{name}", message, f"remove {name} or {first}"
+
+
+def _of_user(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
+    kind = values.get(("credential", "kind"))
+    if kind in TOKENLESS and values.get(("database", "user"), "unknown") is None:
+        message = f"is required with credential.kind {kind}: no token names the role"
+        yield "database.user", message, "set it to the PostgreSQL role"
+
+
+def _hosts(values: Mapping[tuple[str, str], Any]) -> tuple[str, ...]:
+    host = values.get(("server", "host"), ())
+    return (host,) if isinstance(host, str) else tuple(host)
+
+
+def _is_local(host: str) -> bool:
+    if host.startswith("/") or host.lower() == "localhost":
+        return True
+    return is_address(host) and ipaddress.ip_address(host).is_loopback
+
+
+def is_address(name: str) -> bool:
+    """Whether this is an IP address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,306 @@
+"""The settings themselves: five sections, frozen, every field described.
+
+The descriptions are what users read: keep them to one line that says meaning and unit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from unicodedata import normalize
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from azpgauth.runtime.redacted import MASK
+from azpgauth.server.clouds import cloud_of
+from azpgauth.settings.models.closed import Closed
+from azpgauth.settings.models.contradictions import contradictions, is_address
+from azpgauth.settings.models.credential import (
+    FIELDS,
+    KINDS,
+    CredentialSettings,
+    DefaultCredentialSettings,
+)
+from azpgauth.settings.models.fields import ExistingFile, Name, Section, Whole, no_bool
+from azpgauth.settings.models.secret import hidden, sealed
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+__all__ = [
+    "SECTIONS",
+    "DatabaseSettings",
+    "DriverSettings",
+    "PoolSettings",
+    "ServerSettings",
+    "Settings",
+    "valid_values",
+]
+
+
+def _no_host(reason: str) -> PydanticCustomError:
+    action = "give the host's name alone, such as shop.postgres.database.azure.com"
+    return PydanticCustomError("host", "{reason}", {"reason": reason, "action": action})
+
+
+def _hosts(value: object) -> object:
+    """One name, or several from a comma-separated string."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not all(isinstance(each, str) for each in given):
+        raise _no_host("is not a name, nor a list of names")
+    names = [name.strip() for each in given for name in each.split(",")]
+    if not names:
+        raise _no_host("has no name in it")
+    names = [_checked_host(name) for name in names]
+    return names[0] if len(names) == 1 else tuple(names)
+
+
+def _checked_host(name: str) -> str:
+    if not name:
+        raise _no_host("a host's name is empty")
+    if "://" in name:
+        raise _no_host("is a URL")
+    if "@" in name:
+        raise _no_host("holds a user; that goes into database.user, and a password into no host")
+    if "$" in name:
+        raise _no_host("is not a host's name: variables in it are not replaced")
+    if name.startswith("/"):
+        return name
+    address, _, zone = name.strip("[]").partition("%")
+    if is_address(address) and (not zone or re.fullmatch(r"[\w.-]+", zone)):
+        return name.strip("[]")
+    if ":" in name:
+        raise _no_host("holds a port; that goes into server.port")
+    if not all(map(_may_be_in_a_name, normalize("NFKC", name))):
+        raise _no_host("is not a host's name")
+    return name
+
+
+def _may_be_in_a_name(char: str) -> bool:
+    # Names of other scripts than ASCII's are for the resolver to judge.
+    if char.isascii():
+        return char.isalnum() or char in "-._"
+    return char.isprintable() and not char.isspace()
+
+
+def _sslmode(value: object) -> object:
+    if value == "verify-all":
+        raise PydanticCustomError(
+            "verify_all",
+            "there is no such mode, although Microsoft's documentation names it; "
+            "verify-full is meant",
+        )
+    return value
+
+
+def _root(value: object) -> object:
+    return None if value == "auto" else value
+
+
+Host = Annotated[str | tuple[str, ...], BeforeValidator(_hosts)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(no_bool)]
+
+
+class ServerSettings(Section):
+    """Where the server is, and how far to trust it."""
+
+    host: Host = Field(
+        description="The server's name; several, separated by commas, are tried in their order.",
+        examples=["shop.postgres.database.azure.com"],
+    )
+    port: Whole = Field(5432, ge=1, le=65535, description="The TCP port; 6432 is PgBouncer.")
+    sslmode: Annotated[
+        Literal["verify-full", "verify-ca", "require", "prefer", "disable"],
+        BeforeValidator(_sslmode),
+    ] = Field(
+        "verify-full",
+        description=(
+            "verify-full checks the server's certificate and name, verify-ca the certificate, "
+            "require nothing; prefer and disable only for kinds password and none, "
+            "towards this machine."
+        ),
+    )
+    sslrootcert: Annotated[ExistingFile | None, BeforeValidator(_root)] = Field(
+        None,
+        description=(
+            "Path of a PEM file with the trusted root certificates; "
+            "auto takes Azure's own for an Azure server, else the system's, or certifi's."
+        ),
+        examples=["auto", "/etc/ssl/certs/own-ca.pem"],
+    )
+    connect_timeout: Whole = Field(
+        10,
+        ge=1,
+        le=3600,
+        description="Seconds for one attempt to connect, and for all attempts at start-up.",
+    )
+    cloud: Literal["public", "usgov", "china"] | None = Field(
+        None,
+        description="The Azure cloud (public, usgov, china); by default from the host's suffix.",
+        examples=["public"],
+    )
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts, always as a tuple."""
+        return (self.host,) if isinstance(self.host, str) else self.host
+
+    @property
+    def cloud_name(self) -> str:
+        """The cloud: as set, or by the hosts' suffix."""
+        if self.cloud is not None:
+            return self.cloud
+        return next((cloud for host in self.hosts if (cloud := cloud_of(host))), "public")
+
+
+class DatabaseSettings(Section):
+    """Which database, as whom."""
+
+    name: Name = Field(description="The database's name.", examples=["shop"])
+    user: Name | None = Field(
+        None,
+        description=(
+            "The PostgreSQL role; by default from the token. Needed for groups, service "
+            "principals, and kinds password and none."
+        ),
+        examples=["shop-app"],
+    )
+    application_name: Name = Field(
+        "azpgauth", description="The program's name in the server's statistics."
+    )
+
+
+class DriverSettings(Section):
+    """Which driver."""
+
+    name: Literal[
+        "psycopg", "psycopg-async", "psycopg2", "sqlalchemy", "sqlalchemy-async", "asyncpg"
+    ] = Field(
+        "psycopg",
+        description=(
+            "The driver: psycopg, psycopg-async, psycopg2, sqlalchemy, sqlalchemy-async or asyncpg."
+        ),
+    )
+    dialect: Literal["psycopg", "psycopg2", "asyncpg"] = Field(
+        "psycopg",
+        description=(
+            "What SQLAlchemy connects with: psycopg or psycopg2 under sqlalchemy, "
+            "psycopg or asyncpg under sqlalchemy-async; other drivers do not look at it."
+        ),
+    )
+
+
+class PoolSettings(Section):
+    """The bounds of the pool."""
+
+    min_size: Whole = Field(1, ge=0, description="Connections to keep open.")
+    max_size: Whole = Field(10, ge=1, description="Connections to have at most.")
+    timeout: Seconds = Field(30, description="Seconds to wait for a connection.")
+    max_lifetime: Seconds = Field(3600, description="Seconds until a connection is replaced.")
+    max_idle: Seconds = Field(
+        600, description="Seconds until an unused connection above min_size is closed."
+    )
+
+
+class Settings(Closed):
+    """All of it. `load_settings` reads it from the world; a program can also make it itself.
+
+    Example:
+        >>> settings = Settings(server={"host": "localhost"}, database={"name": "shop"})
+        >>> settings.server.port
+        5432
+    """
+
+    server: ServerSettings
+    database: DatabaseSettings
+    driver: DriverSettings = DriverSettings()
+    pool: PoolSettings = PoolSettings()
+    credential: CredentialSettings = DefaultCredentialSettings()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _checked(cls, data: Any, validated: Callable[[Any], Settings]) -> Settings:
+        # As a whole around all: else pydantic's errors would show what came in.
+        data = _sealed(data)
+        settings = validated(data)
+        found = contradictions(
+            {
+                (section, name): value
+                for section in cls.model_fields
+                for name, value in getattr(settings, section)
+            }
+        )
+        if found:
+            lines = "; ".join(f"{setting} {said}: {action}" for setting, said, action in found)
+            error = PydanticCustomError("contradictions", "{all}", {"all": lines})
+            raise ValidationError.from_exception_data(
+                cls.__name__, [InitErrorDetails(type=error, input=MASK)], hide_input=True
+            )
+        return settings
+
+
+def _sealed(data: Any) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    found = hidden(data, set(Settings.model_fields))
+    if "credential" in found:
+        credential = sealed(found["credential"], FIELDS)
+        found["credential"] = (
+            with_kind(credential) if isinstance(credential, Mapping) else credential
+        )
+    return found
+
+
+def with_kind(credential: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The credential's fields with the kind that holds if none is named."""
+    return credential if "kind" in credential else {**credential, "kind": "default"}
+
+
+def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
+    annotated: Any = Annotated
+    kind: Any = field.annotation
+    parts = (kind, *field.metadata)
+    return TypeAdapter(annotated[parts] if field.metadata else kind)
+
+
+def valid_values(data: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], Any]:
+    """The fields that are valid by themselves, and the defaults of those that are not there.
+
+    Args:
+        data: For each section, its fields as some source has them.
+    """
+    values: dict[tuple[str, str], Any] = {}
+    for section, info in Settings.model_fields.items():
+        given: Mapping[str, Any] = data.get(section, {})
+        if section == "credential":
+            model: Any = KINDS.get(str(with_kind(given)["kind"]))
+        else:
+            model = info.annotation
+        for name, field in model.model_fields.items() if model else ():
+            if name in given:
+                with suppress(ValidationError):
+                    values[section, name] = _adapter(field).validate_python(given[name])
+            elif not field.is_required():
+                values[section, name] = field.default
+    if ("credential", "kind") not in values and not data.get("credential", {}).get("kind"):
+        values["credential", "kind"] = "default"
+    return values
+
+
+SECTIONS: dict[str, frozenset[str]] = {
+    "server": frozenset(ServerSettings.model_fields),
+    "database": frozenset(DatabaseSettings.model_fields),
+    "driver": frozenset(DriverSettings.model_fields),
+    "pool": frozenset(PoolSettings.model_fields),
+    "credential": FIELDS,
+}
+"""The fields of each section; for credential, those of all kinds."""

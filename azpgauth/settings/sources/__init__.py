@@ -1,0 +1,1 @@
+"""Where settings come from: files, variables, arguments, and what other tools set."""
