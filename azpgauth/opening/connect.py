@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from typing_extensions import Unpack
 
-    from azpgauth.opening.prepare import Credential
     from azpgauth.drivers.psycopg2_pool import ConnectionPool as Psycopg2Pool
+    from azpgauth.opening.prepare import Credential
     from azpgauth.settings import Settings
 
 __all__ = [
