@@ -39,8 +39,9 @@ from azpgauth.identity.azure import forget
 from azpgauth.identity.claims import claims_of, role_of
 from azpgauth.identity.token import MARGIN
 from azpgauth.opening.info import _logins
-from azpgauth.sandbox import Identity, Sandbox, proofs
+from azpgauth.sandbox import Identity, Sandbox
 from azpgauth.sandbox.certificates import client_certificate
+from azpgauth.sandbox.entra import proofs
 from azpgauth.sandbox.entra.answers import EntraError
 from azpgauth.sandbox.entra.directory import Directory, subject
 

@@ -13,7 +13,8 @@ import psycopg2
 import psycopg2.pool
 import pytest
 
-from azpgauth import connect_from_env, psycopg2_pool
+from azpgauth import connect_from_env
+from azpgauth.drivers import psycopg2_pool
 from azpgauth.drivers.psycopg2_pool import ConnectionPool, _Member
 
 SIZE = 3

@@ -14,8 +14,9 @@ from pathlib import Path
 import certifi
 import pytest
 
-from azpgauth import ConnectError, aconnect_from_env, tls
+from azpgauth import ConnectError, aconnect_from_env
 from azpgauth.sandbox.box import AZURE_NAME
+from azpgauth.server import tls
 from azpgauth.server.clouds import CLOUDS
 
 PUBLIC = CLOUDS["public"]
