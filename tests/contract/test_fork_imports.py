@@ -223,7 +223,9 @@ def test_no_credential_imports_outside_the_guard(box, monkeypatch, kind):
 # What holds a lock in the moment of the fork does not exist in the child.
 LOCKED = """
 import os, signal
-from azpgauth.identity import azure as credentials, passed, tls
+from azpgauth.identity import azure as credentials
+from azpgauth.identity import credential as passed
+from azpgauth.server import tls
 
 locks = [module._lock for module in (credentials, passed, tls)]
 for lock in locks:
