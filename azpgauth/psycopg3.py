@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from azpgauth.drivers.dropin import Given
 from azpgauth.drivers.signin import asign_in, refuse_proactor, sign_in
 from azpgauth.errors import missing_driver
+from azpgauth.runtime.importing import guard
 
 try:
     import psycopg
@@ -81,6 +82,8 @@ class AsyncEntraConnection(psycopg.AsyncConnection[Any]):
         given = Given(conninfo, credential, kwargs, conninfo_to_dict)
         del conninfo, credential, kwargs  # a traceback shows locals
         # On a thread: the first look at the trusted roots reads the bundle.
+        with guard():  # what the first thread needs is imported by now
+            pass
         entry = await asyncio.to_thread(given.entry, on_loop=True)
         connect = super().connect
         if entry is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +111,8 @@ def _enter_on_loop(dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any])
     if dialect.driver == "psycopg":
         refuse_proactor(asyncio.get_running_loop())
     entering = _Entering(dialect, given)
+    with guard():  # what the first thread needs is imported by now
+        pass
     # On a thread: the first look at the trusted roots reads the bundle.
     entry = await_only(
         asyncio.to_thread(lambda: entry_of(entering.credential, entering.said, on_loop=True))
@@ -150,7 +154,9 @@ class _Entering:
             return dict(entry.libpq(grant, trusted))
         if entry.password is not None:
             return {"user": grant.role}
-        added = {"user": grant.role, "password": lambda: grant.password}
+        added: dict[str, Any] = grant.for_asyncpg()
+        if not self._parameters.get("host"):
+            added |= _places(entry.hosts)  # pinned: PGHOST may have changed meanwhile
         if not isinstance(self._parameters.get("ssl"), ssl.SSLContext):
             added["ssl"] = await_only(entry.tls.acontext(trusted))
         return added
@@ -170,6 +176,23 @@ class _Entering:
         elif given is not None:
             mode = getattr(given, "name", str(given)).replace("_", "-")  # asyncpg's enum, or a str
         return {"sslmode": mode, "sslrootcert": roots}
+
+
+_PLACE = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>\d+))?")
+
+
+def _places(hosts: tuple[str, ...]) -> dict[str, Any]:
+    """Hosts of PGHOST for asyncpg, which reads a port there behind each."""
+    found = [_PLACE.fullmatch(host) for host in hosts]
+    names = [
+        host if match is None else match["address"] or match["name"]
+        for host, match in zip(hosts, found, strict=True)
+    ]
+    ports = [match["port"] if match else None for match in found]
+    if not any(ports):
+        return {"host": names}
+    usual = os.environ.get("PGPORT") or "5432"
+    return {"host": names, "port": [int(port or usual) for port in ports]}
 
 
 def _in_string(dialect: Any, given: Redacted[tuple[Any, Mapping[str, Any]]]) -> dict[str, Any]:

@@ -42,8 +42,12 @@ _ANY_URL = re.compile(rf"{_BEFORE}(?:[\w+.-]+://)?(?P<rest>.*)", re.IGNORECASE |
 _PLACES = re.compile(r"(?:(?:\[[^\]]*\]|[^:\[\]]*)(?::\d*)?(?:,|$))*")
 
 _SECRET = r"(?:(?:ssl)?password|passwd|pwd|psw|oauth_client_secret)"  # noqa: S105 - names
-_PARAMETER = re.compile(rf"(?:^|[?&;]){_SECRET}=[^&;]", re.IGNORECASE)
-_PAIR = re.compile(rf"""(?:^|[\s;"']){_SECRET}\s*=\s*(?!["']{{2}})[^\s;]""", re.IGNORECASE)
+_PARAMETER = re.compile(rf"(?:^|[?&;]){_SECRET}=[^&]", re.IGNORECASE)
+_PAIR = re.compile(
+    # Not empty: neither two quotes and no more, nor a semicolon before another pair.
+    rf"""(?:^|[\s;"']){_SECRET}\s*=\s*(?!(?:''|"")(?:[\s;]|$))(?:[^\s;]|;[^\s;=]+(?:\s|$))""",
+    re.IGNORECASE,
+)
 _SERVER = re.compile(
     r"""(?:^|[\s;"'])(?:host(?:addr)?|server|data\s*source|port|service|dbname|database|db"""
     r"|user(?:\s*id|\s*name)?|uid)\s*=",
@@ -78,7 +82,7 @@ def is_withheld(name: str, value: str) -> bool:
 def _in_url(rest: str) -> bool:
     """Whether there is a password in a URL, of which this follows the scheme."""
     path, _, query = rest.partition("?")
-    if _PARAMETER.search(unquote(query)):
+    if _PARAMETER.search(query) or _PARAMETER.search(unquote(query)):
         return True
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:

@@ -246,7 +246,8 @@ def _listed(said: object) -> list[str]:
 
 def _is_socket(name: str) -> bool:
     """Whether libpq takes it for a socket: a path, also one of Windows, or an abstract name."""
-    return name.startswith(("/", "@", "\\")) or name[1:3] in {":/", ":\\"}
+    bare = name.lstrip("[")  # asyncpg takes the brackets of an IPv6 address off
+    return bare.startswith(("/", "@", "\\")) or bare[1:3] in {":/", ":\\"}
 
 
 def tls_of(

@@ -73,7 +73,7 @@ class ConnectionPool(ThreadedConnectionPool):
         self._new = connect
         self._limits = limits
         self._hold = hold
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a signal's handler may close the pool
         self._line: deque[_Place] = deque()  # who waits for a place, first come first
         # Taken by connections in use, and by those being checked or opened.
         self._places: set[_Place] = set()
@@ -181,18 +181,27 @@ class ConnectionPool(ThreadedConnectionPool):
 
     def closeall(self) -> None:
         """Close all connections, also those in use; closing twice does no harm."""
+        try:
+            self._close()
+        except BaseException:
+            self._close()  # what was interrupted begins again
+            raise
+
+    def _close(self) -> None:
         with self._guard:
             self.closed = True
-            conns = [member.conn for member in [*self._idle, *self._leased.values()]]
+            for place in list(self._line):
+                place.set()
+            members = [*self._idle, *self._leased.values()]
+        self._hold.end()
+        for member in members:
+            with suppress(psycopg2.Error):
+                member.conn.close()
+        with self._guard:
+            self._line.clear()
             self._idle.clear()
             self._leased.clear()
             self._keys_of.clear()
-            while self._line:
-                self._line.popleft().set()
-        self._hold.end()
-        for conn in conns:
-            with suppress(psycopg2.Error):
-                conn.close()
 
     close = closeall
 

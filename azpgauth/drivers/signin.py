@@ -35,6 +35,15 @@ def sign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], C]) -> C
     Raises:
         Exception: What `connect` raised, without its traceback: its frames hold the password.
     """
+    try:
+        return _sign_in(login, roots, connect)
+    except BaseException as exc:  # noqa: BLE001 - raised again
+        # Also what a signal's handler raised while a failed connect was being looked at.
+        error = without_secrets(exc)
+    raise error
+
+
+def _sign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], C]) -> C:
     grant = login.grant()
     trusted = roots.path
     while True:
@@ -56,6 +65,14 @@ def sign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], C]) -> C
 
 async def asign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], Awaitable[C]]) -> C:
     """As `sign_in`, on an event loop."""
+    try:
+        return await _asign_in(login, roots, connect)
+    except BaseException as exc:  # noqa: BLE001 - raised again
+        error = without_secrets(exc)
+    raise error
+
+
+async def _asign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], Awaitable[C]]) -> C:
     grant = await login.agrant()
     trusted = roots.path
     while True:
@@ -79,10 +96,14 @@ def without_secrets(exc: BaseException) -> BaseException:
     """The error of a failed connect without what holds the password."""
     if hasattr(exc, "pgconn"):  # psycopg's errors carry libpq's connection: a new one of its kind
         return type(exc)(*exc.args)
-    seen: BaseException | None = exc
-    while seen is not None:
-        seen.__traceback__ = None
-        seen = seen.__cause__ or seen.__context__
+    seen: set[int] = set()
+    left: list[BaseException | None] = [exc]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += [each.__cause__, each.__context__]
     return exc
 
 

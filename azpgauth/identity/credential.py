@@ -84,7 +84,7 @@ def forget() -> None:
 
 _lock = threading.RLock()  # reentrant: a weak reference may die while it is held
 _sources: dict[int, tuple[weakref.ref[Any], dict[str, TokenSource]]] = {}
-_slotted: deque[tuple[object, str, TokenSource]] = deque(maxlen=16)
+_slotted: deque[tuple[object, str, TokenSource]] = deque(maxlen=256)
 
 
 def _after_fork_in_child() -> None:

@@ -5,6 +5,7 @@ The only place where all parts meet.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from azpgauth.errors import Problem, SettingsError, TokenError
@@ -18,8 +19,6 @@ from azpgauth.server.plan import ConnectPlan, PoolLimits
 from azpgauth.server.tls import Roots, Tls, default_roots
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from azure.core.credentials import TokenCredential
     from azure.core.credentials_async import AsyncTokenCredential
 
@@ -81,6 +80,10 @@ def prepare(
     Raises:
         TokenError: An async credential, with a driver that cannot await it.
     """
+    if native is not None and not isinstance(native.held, Mapping):
+        reason = f"is a {type(native.held).__name__} where a mapping is needed"
+        action = "write native={...} with arguments of the driver's own"
+        raise SettingsError([Problem("native", "argument native", reason, action)])
     driver = settings.driver.name
     if on_loop and "name" not in settings.driver.model_fields_set:
         driver = "psycopg-async"

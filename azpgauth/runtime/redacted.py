@@ -50,10 +50,16 @@ _NAME = (
     r"|(?:access|account|api|shared|private|master)[ _-]?(?:access)?[ _-]?key)[\w-]{0,100}"
 )
 _PAIR = rf"(?is)(?P<name>{_NAME})(?P<sign>\s*=\s*)(?=\S).*"
-_PAIR_OF_ANY_FORM = rf"""(?i){_NAME}["']?\s*(?:=>|[:=])\s*\S"""
+# Before a colon the name is whole, and no port follows: `passport-db:5432` is a host.
+_WHOLE = (
+    r"(?<![a-z0-9-])(?:[a-z]{0,20}_)?(?:pg|ssl)?"
+    r"(?:password|passwd|passphrase|pass|pwd|(?:client[_ -]?)?secret|(?:access[_ -]?)?token"
+    r"|signature|(?:access|account|api|shared|private|master)[ _-]?(?:access)?[ _-]?key)"
+)
+_PAIR_OF_ANY_FORM = rf"""(?i)(?:{_NAME}["']?\s*=>?|{_WHOLE}["']?\s*:(?!\d+(?:[,/]|$)))\s*\S"""
 _PEM = r"(?s)-----BEGIN.*"
 # What begins like this is a header of JSON in base64; a part of one is masked as well.
-_JWT = r"eyJ[\w-]{10,}(?:\.[\w.-]*)?"
+_JWT = r"(?<![\w-])eyJ[\w-]{10,}(?:\.[\w.-]*)?"
 # https://learn.microsoft.com/purview/sit-defn-client-secret-api-key
 _CLIENT_SECRET = r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{31,34}(?![\w~.-])"  # noqa: S105 - a pattern
 _SIGNS = ("=", "@", "-----BEGIN", "eyJ", "Q~")

@@ -33,6 +33,7 @@ from azpgauth.sqlalchemy import (
     enable_entra_authentication,
     enable_entra_authentication_async,
 )
+from azpgauth.testing import FakeCredential
 
 WHO = "select current_user::text"
 FOLDERS = {Path("/tmp"), Path("/run/postgresql"), Path("/var/run/postgresql")}
@@ -237,6 +238,7 @@ WAYS = [
     Way("a folder in PGHOST", env={"PGHOST": "/tmp"}),
     Way("a folder in PGHOST, after a name", env={"PGHOST": "localhost,/tmp"}),
     Way("an abstract socket in PGHOST", env={"PGHOST": "@azpgauth"}),
+    Way("a folder in PGHOST, in brackets", env={"PGHOST": "[/tmp]"}),
     Way("an empty host over PGHOST", {"host": ""}, env={"PGHOST": "localhost"}),
     Way("PGHOSTADDR alone", env={"PGHOSTADDR": "127.0.0.1"}),
     Way("PGHOSTADDR and an empty PGHOST", env={"PGHOSTADDR": "127.0.0.1", "PGHOST": ""}),
@@ -365,6 +367,34 @@ def test_a_name_and_its_address_by_the_caller(box, monkeypatch):
         with pytest.raises(Exception, match="does not match host name"):
             USES[name](credential, "", {**said, "host": "other.invalid"})
         assert box.gateway.passwords == before
+
+
+@pytest.mark.parametrize("name", USES)
+@pytest.mark.parametrize("later", [None, "/tmp"])
+def test_what_was_judged_is_connected_to(name, later, box, rogue, monkeypatch):
+    """The environment may change while the token is fetched."""
+    monkeypatch.setenv("PGSSLROOTCERT", box.environment["AZPG_SERVER_SSLROOTCERT"])
+    monkeypatch.setenv("PGHOST", "localhost")
+    monkeypatch.setenv("PGPORT", str(rogue.port))
+
+    class Slow(FakeCredential):
+        def get_token(self, *scopes, **options):
+            if later is None:
+                monkeypatch.delenv("PGHOST", raising=False)
+            else:
+                monkeypatch.setenv("PGHOST", later)
+            return super().get_token(*scopes, **options)
+
+    with pytest.raises(Exception):  # noqa: B017, PT011 - any driver's: no TLS there
+        USES[name](Slow(), "", {"dbname": "app"})
+    assert rogue.heard == []
+
+
+def test_a_port_in_pghost_is_asyncpgs(box, monkeypatch):
+    monkeypatch.setenv("PGSSLROOTCERT", box.environment["AZPG_SERVER_SSLROOTCERT"])
+    monkeypatch.setenv("PGHOST", f"localhost:{box.gateway.port}")
+    use = USES["sqlalchemy-async-asyncpg"]
+    assert use(ManagedIdentityCredential(), "", {"dbname": "app"}) == "sandbox-app"
 
 
 def test_a_string_for_asyncpg_is_refused(box, rogue, monkeypatch):

@@ -82,6 +82,8 @@ UNNAMED = [
     ({}, {"PGHOST": "a,"}, "PGHOST is empty"),
     ({}, {"PGHOST": "/tmp"}, "PGHOST is a socket's folder"),
     ({}, {"PGHOST": "@x"}, "PGHOST is a socket's folder"),
+    ({}, {"PGHOST": "[/tmp]"}, "PGHOST is a socket's folder"),
+    ({}, {"PGHOST": "a,[/tmp]:5432"}, "PGHOST is a socket's folder"),
     ({}, {"PGHOSTADDR": "127.0.0.1"}, "no server is named"),
     ({}, {"PGSERVICEFILE": "/s", "PGPORT": "1", "PGDATABASE": "host=h"}, "no server is named"),
 ]

@@ -493,3 +493,23 @@ def test_a_secret_in_a_mangled_variable_shows_nowhere(secret, name, form, noise,
         settings, error = outcome(lambda: load_settings(database={"name": "d"}))
     if holds_secret(text):
         assert leaked(error, secret) == [] if settings is None else secret not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("passport-db:5432", "bypass:5432", "tokens:5432", "token-service:5432", "compass:1,b:2"),
+        *("heyJude-production-db.contoso.com", "ada@contoso.com", "compass:api", "[::1]:5432"),
+    ],
+)
+def test_what_is_no_secret_is_shown(value):
+    assert masked(value) == value
+
+
+@pytest.mark.parametrize("native", ["password=hunter2", ["hunter2"], 5])
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "sqlalchemy", "asyncpg"])
+def test_arguments_of_a_driver_that_are_no_mapping(native, driver):
+    server = {"server": {"host": "h"}, "database": {"name": "d"}}
+    with pytest.raises(SettingsError, match="where a mapping is needed") as caught:
+        connect_from_env(driver=driver, native=native, **server)
+    assert leaked(caught.value, "hunter2") == []

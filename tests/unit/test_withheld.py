@@ -201,6 +201,12 @@ GONE = {
     "POSTGRESQLCONNSTR_MAIN": "Server=h;Database=d;Port=5432;User Id=u;Password=s;",
     "CUSTOMCONNSTR_MAIN": "Host=h;Username=u;Pwd=s",
     "DSN": "host = h password = 's'",
+    "A_DATABASE_URL": "postgresql://u@h/d?password=%26s",
+    "B_DATABASE_URL": "postgresql://u@h/d?password=;s",
+    "AZURE_POSTGRESQL_A_CONNECTIONSTRING": 'Host=h;Username=u;Password="""s"',
+    "AZURE_POSTGRESQL_B_CONNECTIONSTRING": "Host=h;Username=u;Password='''s'",
+    "AZURE_POSTGRESQL_C_CONNECTIONSTRING": 'host=h user=u password=""s',
+    "AZURE_POSTGRESQL_D_CONNECTIONSTRING": "host=h user=u password=;s",
 }
 
 
