@@ -54,7 +54,7 @@ class Rogue:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _serve(self, reader, writer):
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(OSError, EOFError), contextlib.closing(writer):
             while True:
                 length, code = struct.unpack("!ii", await reader.readexactly(8))
                 await reader.readexactly(length - 8)
@@ -65,12 +65,16 @@ class Rogue:
             kind, length = struct.unpack("!ci", await reader.readexactly(5))
             self.heard.append((kind, await reader.readexactly(length - 4)))
             writer.write(wire.error("28P01", "empty password returned by client"))
-        writer.close()
 
     def close(self):
         async def closed():
             for server in self._servers:
                 server.close()
+            await asyncio.sleep(0)  # who has just come in is a task by then
+            serving = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
 
         self._do(closed())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -255,10 +255,9 @@ def test_a_handler_that_raises_while_a_connection_is_rolled_back(box, pool):
 def test_ctrl_c_in_a_block(pool):
     def use():
         with pool.connection() as conn:
-            query(conn)
-            _thread.interrupt_main()
             while True:
                 query(conn)
+                _thread.interrupt_main()
 
     with pytest.raises(KeyboardInterrupt):
         use()
