@@ -157,8 +157,11 @@ def all_places_are_there(pool):
 @pytest.mark.parametrize(
     "begun",
     [
-        *(put, put_with_a_key, put_and_close, put_what_is_broken),
-        *(get, get_new, get_what_is_dead, get_old, lend, lend_and_fail),
+        *(put, put_what_is_broken, get, get_new, lend),
+        *(
+            pytest.param(each, marks=pytest.mark.thorough)
+            for each in (put_with_a_key, put_and_close, get_what_is_dead, get_old, lend_and_fail)
+        ),
     ],
 )
 def test_no_line_on_which_an_interruption_loses_a_place(pool, begun):
