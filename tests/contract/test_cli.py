@@ -95,7 +95,7 @@ def refused_port(box, _):
 
 def missing_driver(_, monkeypatch):
     monkeypatch.setenv("AZPG_DRIVER_NAME", "asyncpg")
-    monkeypatch.delitem(sys.modules, "azpgauth.asyncpg", raising=False)
+    monkeypatch.delitem(sys.modules, "azpgauth.drivers.asyncpg", raising=False)
     monkeypatch.setitem(sys.modules, "asyncpg", None)
 
 

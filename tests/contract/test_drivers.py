@@ -393,8 +393,7 @@ def test_a_driver_that_is_not_installed(kit, box, monkeypatch):
     package = {"psycopg-async": "psycopg", "sqlalchemy-async": "sqlalchemy"}.get(
         kit.driver, kit.driver
     )
-    module = {"psycopg": "psycopg3"}.get(package, package)
-    monkeypatch.delitem(sys.modules, f"azpgauth.{module}", raising=False)
+    monkeypatch.delitem(sys.modules, f"azpgauth.drivers.{package}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDriverError, match=rf"pip install 'azpgauth\[{package}\]'"):
         connect_from_env(driver=kit.settings) if not kit.is_async else kit.open()
