@@ -81,7 +81,7 @@ def test_two_pools_share_the_token(kit, box):
 
 def test_a_token_is_renewed_in_the_pools_life(kit, box):
     # One that lives so short that it is renewed at half of the time in which it may be used.
-    box.authority.lifetime = 31.5
+    box.authority.lifetime = 37
     with kit.pool(pool={"max_size": 5}) as pool:
         before = len(box.authority.requests)
         until = time.monotonic() + 20
