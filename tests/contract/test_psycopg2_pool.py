@@ -1,6 +1,5 @@
 """psycopg2's pool loses no place, whatever interrupts it and wherever."""
 
-import _thread
 import contextlib
 import linecache
 import signal
@@ -260,7 +259,7 @@ def test_ctrl_c_in_a_block(pool):
         with pool.connection() as conn:
             while True:
                 query(conn)
-                _thread.interrupt_main()
+                signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         use()
