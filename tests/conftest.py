@@ -1,6 +1,7 @@
 """Every test starts in an empty folder, without the variables that azpgauth and its parts read."""
 
 import os
+import signal
 import sys
 
 import pytest
@@ -18,6 +19,9 @@ _PREFIXES = ("AZPG_", "AZURE_", "PG", "IDENTITY_", "MSI_", "IMDS_", "REQUESTS_CA
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background of a script; the programs that the tests start inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.version_info < (3, 11):
         # asyncio's TLS there does not mark a transport as closed when the peer hangs up.
         config.addinivalue_line(
