@@ -23,9 +23,13 @@ import azpgauth.drivers.asyncpg as ours_asyncpg
 import azpgauth.drivers.psycopg as ours3
 import azpgauth.drivers.psycopg2 as ours2
 from azpgauth import connect_from_env, load_settings
+from azpgauth.drivers.driver import ConnectArguments
 from azpgauth.opening.prepare import login_of, plan_of
+from azpgauth.runtime.waiting import BLOCKING, run
 from azpgauth.sandbox.box import AZURE_NAME
 from azpgauth.server.clouds import CLOUDS
+
+pytestmark = pytest.mark.thorough  # by itself: what it measures is a time
 
 
 def seconds(action):
@@ -70,8 +74,8 @@ def loop():
 def both(box, driver, loop, **sections):
     """Two ways to connect once: through azpgauth, and by hand with the same token."""
     settings = load_settings(**sections)
-    plan, login = plan_of(settings), login_of(settings, None)
-    token = login.grant().password
+    given = ConnectArguments(driver, plan_of(settings), login_of(settings, None))
+    token = run(given.login.grant(BLOCKING)).password
     raw = {
         "host": settings.server.host,
         "port": settings.server.port,
@@ -84,10 +88,10 @@ def both(box, driver, loop, **sections):
         "gssencmode": "disable",
     }
     if driver == "psycopg2":
-        how = ours2._How.of(plan, None)  # once for a pool
-        return lambda: how.connect(login).close(), lambda: psycopg2.connect(**raw).close()
+        connecting = ours2._Connecting.with_(given)  # once for a pool
+        return lambda: connecting.connect().close(), lambda: psycopg2.connect(**raw).close()
     if driver == "psycopg":
-        return lambda: ours3.connect(plan, login).close(), lambda: psycopg.connect(**raw).close()
+        return lambda: ours3.connect(given).close(), lambda: psycopg.connect(**raw).close()
     if driver == "sqlalchemy":
         engine = connect_from_env(driver="sqlalchemy", native={"poolclass": NullPool})
         by_hand = sqlalchemy.create_engine(
@@ -97,7 +101,7 @@ def both(box, driver, loop, **sections):
     if driver == "psycopg-async":
 
         async def ours():
-            await (await ours3.aconnect(plan, login)).close()
+            await (await ours3.aconnect(given)).close()
 
         async def theirs():
             await (await psycopg.AsyncConnection.connect(**raw)).close()
@@ -106,7 +110,7 @@ def both(box, driver, loop, **sections):
         context = ssl.create_default_context(cafile=raw["sslrootcert"])
 
         async def ours():
-            await (await ours_asyncpg.aconnect(plan, login)).close()
+            await (await ours_asyncpg.aconnect(given)).close()
 
         async def theirs():
             conn = await asyncpg.connect(

@@ -1,8 +1,12 @@
 """Nobody waits for a renewal: a small edition of renewal.py."""
 
+import pytest
+
 from azpgauth.sandbox import Sandbox
 
 from renewal import measured  # isort: skip
+
+pytestmark = pytest.mark.thorough  # by itself: what it measures is a time
 
 
 def test_connections_do_not_wait_while_the_token_is_renewed(box: Sandbox, record_property):

@@ -8,6 +8,8 @@ from pathlib import Path
 import certifi
 import pytest
 
+pytestmark = pytest.mark.thorough  # by itself: what it measures is a time
+
 PROGRAM = Path(__file__).with_name("stall.py")
 COMBINATIONS = [
     ("psycopg-async", "-"),
