@@ -16,13 +16,15 @@ azure-postgresql-auth find its other names at the end of this module.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from azpgauth.runtime.printable import LINE, one_line, printable
 from azpgauth.runtime.redacted import scrubbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from typing_extensions import Self
 
 __all__ = [
     "AzpgauthError",
@@ -139,16 +141,68 @@ def missing_driver(extra: str, exc: ImportError) -> MissingDriverError:
     return MissingDriverError(f"{said}; run: pip install 'azpgauth[{extra}]'", name=exc.name)
 
 
-class TokenError(AzpgauthError):
-    """Microsoft Entra ID gave no token, or not in time."""
+FaultLayer = Literal["network", "tls", "identity", "database"]
+"""What can be at fault on the way to a signed-in connection."""
 
 
-class RoleError(AzpgauthError):
+class _ExplainedError(AzpgauthError):
+    """An error that carries what it means; its text is made from that.
+
+    Args:
+        said: What went wrong, in whoever's words.
+        cause: What that means; empty where the words say it already.
+        remedy: What to do; empty where nothing is known.
+        layer: What is at fault.
+
+    Attributes:
+        said: As given.
+        cause: As given.
+        remedy: As given.
+        layer: As given: ``network``, ``tls``, ``identity`` or ``database``.
+    """
+
+    def __init__(
+        self, said: str = "", *, cause: str = "", remedy: str = "", layer: FaultLayer = "identity"
+    ) -> None:
+        super().__init__(said)
+        self.said = said
+        self.cause = cause
+        self.remedy = remedy
+        self.layer: FaultLayer = layer
+
+    def __str__(self) -> str:
+        lines = [self.said]
+        if self.cause:
+            lines.append(f"cause: {self.cause}")
+        if self.remedy:
+            lines.append(f"to do: {self.remedy}")
+        return printable("\n  ".join(lines))
+
+    def again(self, said: str | None = None) -> Self:
+        """Another error that means the same, to be raised elsewhere: it has frames of its own.
+
+        Args:
+            said: What it says instead.
+        """
+        words = self.said if said is None else said
+        error = type(self)(words, cause=self.cause, remedy=self.remedy, layer=self.layer)
+        error.__cause__ = self.__cause__
+        return error
+
+
+class TokenError(_ExplainedError):
+    """Microsoft Entra ID gave no token, or not in time; has `cause`, `remedy` and `layer`."""
+
+
+class RoleError(_ExplainedError):
     """The token does not say which PostgreSQL role is meant; ``database.user`` does."""
 
 
-class ConnectError(AzpgauthError):
-    """No connection at start-up: says where to, as whom, why, and what to do."""
+class ConnectError(_ExplainedError):
+    """No connection at start-up: says where to, as whom, why, and what to do.
+
+    Its ``__cause__`` is the driver's error; `cause`, `remedy` and `layer` say what that means.
+    """
 
 
 class CredentialValueError(AzpgauthError, ValueError):

@@ -8,6 +8,7 @@ from azpgauth.drivers.dropin import entry_of
 from azpgauth.drivers.psycopg2_pool import ConnectionPool
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.redacted import Redacted
+from azpgauth.runtime.waiting import BLOCKING, run
 
 try:
     import psycopg2
@@ -69,7 +70,7 @@ class EntraConnection(extensions.connection, metaclass=_Retrying):
             initialize(extensions.make_dsn(**held.held[0]), *args, **asynchronous)
             return
         # One attempt: what comes after it is up to the metaclass.
-        grant = entry.login.grant()
+        grant = run(entry.login.grant(BLOCKING))
         try:
             added = Redacted(entry.libpq(grant, entry.tls.roots.path))
             initialize(extensions.make_dsn(**{**held.held[0], **added.held}), *args, **asynchronous)
@@ -78,7 +79,7 @@ class EntraConnection(extensions.connection, metaclass=_Retrying):
         else:
             entry.login.accepted(grant)
             return
-        if entry.login.regrant(grant, str(error)) is not None:
+        if run(entry.login.regrant(grant, str(error), BLOCKING)) is not None:
             raise _TryAgain
         raise error
 

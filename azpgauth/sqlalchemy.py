@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth.drivers.dropin import Entry, check_credential, entry_of
 from azpgauth.drivers.signin import refuse_proactor, sign_in
-from azpgauth.drivers.sqlalchemy import OnLoop
+from azpgauth.drivers.sqlalchemy import IN_GREENLET
 from azpgauth.errors import EntraConnectionValueError, missing_driver
 from azpgauth.runtime.importing import guard
 from azpgauth.runtime.redacted import Redacted
+from azpgauth.runtime.waiting import BLOCKING
 
 try:
     import sqlalchemy
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from azpgauth.identity.login import Grant
+    from azpgauth.runtime.waiting import Wait
 
 __all__ = [
     "create_asyncpg_engine",
@@ -55,7 +57,7 @@ def enable_entra_authentication(engine: Engine) -> None:
         >>> engine = create_engine(url, connect_args={"credential": credential})  # doctest: +SKIP
         >>> enable_entra_authentication(engine)  # doctest: +SKIP
     """
-    event.listen(engine, "do_connect", _enter)
+    event.listen(engine, "do_connect", _connect)
 
 
 def enable_entra_authentication_async(engine: AsyncEngine) -> None:
@@ -68,7 +70,7 @@ def enable_entra_authentication_async(engine: AsyncEngine) -> None:
         CredentialValueError: On connecting: there is no credential.
         EntraConnectionValueError: On connecting: no token, no role, or no protection for the token.
     """
-    event.listen(engine.sync_engine, "do_connect", _enter_on_loop)
+    event.listen(engine.sync_engine, "do_connect", _connect_on_loop)
 
 
 def create_asyncpg_engine(url: str | sqlalchemy.URL, credential: Any, **kwargs: Any) -> AsyncEngine:
@@ -97,30 +99,30 @@ def create_asyncpg_engine(url: str | sqlalchemy.URL, credential: Any, **kwargs: 
     return engine
 
 
-def _enter(dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any]) -> Any:
+def _connect(dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any]) -> Any:
     given = Redacted((cargs, cparams))
     del cargs, cparams  # a traceback shows locals
-    entering = _Entering(dialect, given)
-    entry = entry_of(entering.credential, entering.said)
-    return entering.connect(entry, None if entry is None else entry.login)
+    parameters = _Parameters(dialect, given)
+    entry = entry_of(parameters.credential, parameters.said)
+    return parameters.connect(entry, BLOCKING)
 
 
-def _enter_on_loop(dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any]) -> Any:
+def _connect_on_loop(dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any]) -> Any:
     given = Redacted((cargs, cparams))
     del cargs, cparams  # a traceback shows locals
     if dialect.driver == "psycopg":
         refuse_proactor(asyncio.get_running_loop())
-    entering = _Entering(dialect, given)
+    parameters = _Parameters(dialect, given)
     with guard():  # what the first thread needs is imported by now
         pass
     # On a thread: the first look at the trusted roots reads the bundle.
     entry = await_only(
-        asyncio.to_thread(lambda: entry_of(entering.credential, entering.said, on_loop=True))
+        asyncio.to_thread(lambda: entry_of(parameters.credential, parameters.said, on_loop=True))
     )
-    return entering.connect(entry, None if entry is None else OnLoop(entry.login))
+    return parameters.connect(entry, IN_GREENLET)
 
 
-class _Entering:
+class _Parameters:
     """One connect of an engine that the program made, with a copy of its parameters."""
 
     def __init__(self, dialect: Any, given: Redacted[tuple[Any, Mapping[str, Any]]]) -> None:
@@ -139,7 +141,7 @@ class _Entering:
     def __repr__(self) -> str:
         return f"<arguments {', '.join(self._parameters)}>"
 
-    def connect(self, entry: Entry | None, login: Any) -> Any:
+    def connect(self, entry: Entry | None, wait: Wait) -> Any:
         if entry is None:
             return self._connect(*self._cargs, **self._parameters)
 
@@ -147,7 +149,7 @@ class _Entering:
             added = self._added(entry, grant, trusted)
             return self._connect(*self._cargs, **{**self._parameters, **added})
 
-        return sign_in(login, entry.tls.roots, attempt)
+        return sign_in(entry.login, entry.tls.roots, attempt, wait)
 
     def _added(self, entry: Entry, grant: Grant, trusted: str) -> dict[str, Any]:
         if not self._asyncpg:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from azpgauth.cli.app import app
-from azpgauth.server import diagnosis
+from azpgauth.identity import diagnosis as identity
+from azpgauth.server import words as server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,8 +29,6 @@ except ImportError:  # before Python 3.11
     import sre_parse as patterns
 
 HERE = Path(__file__).parent
-
-MESSAGES = {"server": diagnosis._ROWS, "authority": diagnosis._TOKENS}  # noqa: SLF001 - our own
 
 LAYERS = {
     "network": "The network",
@@ -45,8 +44,10 @@ LAYERS = {
 def server_messages() -> str:
     """What servers and drivers say, a table for each layer."""
     found: dict[str, list[str]] = {layer: [] for layer in LAYERS}
-    for pattern, meaning in MESSAGES["server"]:
-        found[meaning.layer].append(_message(pattern, meaning))
+    for pattern, meaning in server.ROWS:
+        remedy = meaning.remedy.replace("{role}", "ROLE").replace("{name}", "ROLE")
+        retried = "yes" * ("waiting" in meaning.mended_by)
+        found[meaning.layer].append(_message(pattern, meaning.cause, remedy, retried))
     return "\n\n".join(
         f"### {title}\n\n{_messages(found[layer])}" for layer, title in LAYERS.items()
     )
@@ -54,17 +55,16 @@ def server_messages() -> str:
 
 def authority_messages() -> str:
     """What azure-identity and Microsoft Entra ID say."""
-    return _messages(_message(*each) for each in MESSAGES["authority"])
+    return _messages(_message(*each) for each in identity.ROWS)
 
 
 def _messages(rows: Iterable[str]) -> str:
     return table(("the message has", "what it means", "what to do", "tried again"), rows)
 
 
-def _message(pattern: re.Pattern[str], meaning: diagnosis.Diagnosis) -> str:
+def _message(pattern: re.Pattern[str], cause: str, remedy: str, retried: str = "") -> str:
     words = "<br>".join(f"`{each}`" for each in readable(pattern.pattern))
-    remedy = meaning.remedy.replace("{role}", "ROLE").replace("{name}", "ROLE")
-    return row(words, meaning.cause, _SETTING.sub(r"`\g<0>`", remedy), "yes" * meaning.passing)
+    return row(words, cause, _SETTING.sub(r"`\g<0>`", remedy), retried)
 
 
 _SETTING = re.compile(r"\bAZPG_\w+|(?<![.\w])(server|database|driver|pool|credential)\.[a-z_]+\b")

@@ -19,7 +19,7 @@ from azpgauth.cli.run import run
 from azpgauth.cli.sandbox import sandbox
 from azpgauth.cli.status import status_of
 from azpgauth.cli.token import token
-from azpgauth.errors import AzpgauthError, SettingsError
+from azpgauth.errors import AzpgauthError, ConnectError, RoleError, SettingsError, TokenError
 from azpgauth.runtime.printable import printable
 
 __all__ = ["app"]
@@ -50,6 +50,8 @@ def _print_traceback(kind: type[BaseException], exc: BaseException, trace: Any) 
 def _document(exc: AzpgauthError) -> dict[str, Any]:
     """An error for programs, all mistakes in the settings with it."""
     document: dict[str, Any] = {"error": str(exc), "status": int(status_of(exc))}
+    if isinstance(exc, (ConnectError, RoleError, TokenError)):
+        document |= {"error": exc.said, "cause": exc.cause, "remedy": exc.remedy}
     if isinstance(exc, SettingsError):
         document["problems"] = [asdict(problem) for problem in exc.problems]
     return document

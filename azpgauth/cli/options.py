@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from azpgauth.runtime.drivers import DRIVERS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -13,7 +15,7 @@ __all__ = ["given", "json_option", "settings_options", "wants_json"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-_DRIVERS = ["psycopg", "psycopg-async", "psycopg2", "sqlalchemy", "sqlalchemy-async", "asyncpg"]
+_DRIVER = click.Choice(list(DRIVERS))
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +63,9 @@ def settings_options(command: F) -> F:
             click.option("--env-file", help="A file instead of .env."),
             click.option("--secrets-dir", help="A directory with a file for each secret."),
             click.option("--prefix", help="What the variables of a second database begin with."),
-            click.option("--driver", type=click.Choice(_DRIVERS), help="Instead of driver.name."),
+            click.option(
+                "--driver", type=click.Choice(list(DRIVERS)), help="Instead of driver.name."
+            ),
         )
     ):
         command = option(command)

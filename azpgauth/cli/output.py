@@ -28,7 +28,7 @@ def console() -> Console:
 def print_step(
     out: Console, name: str, seconds: float, found: dict[str, Any], error: StepError | None
 ) -> None:
-    """One step: what it found, or why it does not hold and what to do.
+    """One step: what it found, or why it failed and what to do.
 
     Args:
         out: Where to print it.

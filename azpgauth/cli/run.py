@@ -12,6 +12,8 @@ import click
 from azpgauth.cli.options import given, settings_options
 from azpgauth.cli.process import run_program
 from azpgauth.cli.withheld import is_withheld
+from azpgauth.runtime.waiting import BLOCKING
+from azpgauth.runtime.waiting import run as waited_for
 from azpgauth.server.tls import NO_ROOTS
 
 if TYPE_CHECKING:
@@ -48,16 +50,18 @@ def run(command: tuple[str, ...], **keywords: Any) -> None:
     login = login_of(settings, None)
     login.prefetch()
     plan = plan_of(settings)
-    sys.exit(run_program(command, environment_for(plan, login.grant(), environ)))
+    sys.exit(
+        run_program(command, environment_for(plan, waited_for(login.grant(BLOCKING)), environ))
+    )
 
 
-def _taken(told: Explanation) -> set[str]:
+def _taken(explanation: Explanation) -> set[str]:
     """The variables from which these settings took a secret, whatever their names are."""
     from azpgauth.settings.models.secret import SECRETS
 
     origins = [
         str(origin)
-        for each in told.settings
+        for each in explanation.settings
         if each.setting.rpartition(".")[2] in SECRETS
         for origin in (each.origin, *(origin for _, origin in each.shadowed))
     ]

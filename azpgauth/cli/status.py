@@ -1,4 +1,4 @@
-"""Exit statuses: which part of the way did not hold, and why."""
+"""Says by exit statuses which part of the way failed, and why."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from enum import IntEnum
 from azpgauth.errors import (
     AzpgauthError,
     ConnectError,
+    FaultLayer,
     MissingDriverError,
     Problem,
     RoleError,
     SettingsError,
     TokenError,
 )
-from azpgauth.server.diagnosis import Layer, diagnose
+from azpgauth.server.diagnosis import diagnose
 
 __all__ = ["Status", "StepError", "explained", "status_of"]
 
@@ -39,7 +40,7 @@ _LAYERS = {
 }
 
 
-def status_of(what: Layer | AzpgauthError) -> Status:
+def status_of(what: FaultLayer | AzpgauthError) -> Status:
     """The status for what is at fault.
 
     Args:
@@ -49,22 +50,20 @@ def status_of(what: Layer | AzpgauthError) -> Status:
         return _LAYERS[what]
     if isinstance(what, (SettingsError, MissingDriverError)):
         return Status.SETTINGS
-    if isinstance(what, (TokenError, RoleError)):
-        return Status.IDENTITY
-    if isinstance(what, ConnectError):
-        return _LAYERS[diagnose(str(what.__cause__ or what)).layer]
+    if isinstance(what, (TokenError, RoleError, ConnectError)):
+        return _LAYERS[what.layer]
     return Status.OTHER
 
 
 class StepError(Exception):
-    """A step that did not hold.
+    """A step that failed.
 
     Args:
         said: What went wrong, in whoever's words.
         cause: What that means.
         remedy: What to do.
         status: The exit status.
-        problems: The mistakes in the settings, where these are what does not hold.
+        problems: The mistakes in the settings, where these are why.
         ours: Whether the words are ours, and their lines as they should be.
     """
 
@@ -88,7 +87,7 @@ class StepError(Exception):
 
 
 def explained(said: str, otherwise: Status | None = None) -> StepError:
-    """A step that did not hold, with what its words mean.
+    """A step that failed, with what its words mean.
 
     Args:
         said: The words.

@@ -37,7 +37,10 @@ def token(raw: bool, as_json: bool, **keywords: Any) -> None:
     settings = load_settings(**given(keywords))
     login = login_of(settings, None)
     if not isinstance(login, TokenLogin):
-        raise TokenError(f"credential.kind {settings.credential.kind} signs in without a token")
+        raise TokenError(
+            f"credential.kind {settings.credential.kind} signs in without a token",
+            remedy="set credential.kind (AZPG_CREDENTIAL_KIND) to one that has tokens",
+        )
     found, _ = login.source.get(login.timeout)
     if raw:
         if printable(found.value) != found.value or not found.value.isascii():

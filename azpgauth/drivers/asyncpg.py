@@ -1,4 +1,4 @@
-"""asyncpg: pools and connections that sign in afresh, each with the token of its moment."""
+"""Connects with asyncpg: each connection signs in with the token of its moment."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import inspect
 import random
 import time
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.drivers.native import check_native
-from azpgauth.drivers.signin import Hold, asign_in
+from azpgauth.drivers.signin import KeepFresh, asign_in
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.redacted import Redacted
 
@@ -23,13 +24,13 @@ except ImportError as exc:
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from azpgauth.identity.login import Grant, Login
-    from azpgauth.server.plan import ConnectPlan
+    from azpgauth.drivers.driver import ConnectArguments
+    from azpgauth.identity.login import Grant
 
 __all__ = ["aconnect", "aopen_pool", "errors", "unopened_pool"]
 
 
-def errors() -> tuple[type[BaseException], ...]:
+def errors(_: ConnectArguments, /) -> tuple[type[BaseException], ...]:
     """What a failed connect raises."""
     own = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
     return (*own, OSError, asyncio.TimeoutError)
@@ -48,13 +49,13 @@ class _Pool(Pool):
     """A pool whose `acquire` waits no longer than `timeout`, and renews what is too old."""
 
     def __init__(
-        self, plan: ConnectPlan, login: Login, for_pool: dict[str, Any], for_connection: Any
+        self, arguments: ConnectArguments, for_pool: dict[str, Any], for_connection: dict[str, Any]
     ) -> None:
+        plan = arguments.plan
         self._plan = plan
-        self._login = login
-        self._more = Redacted(for_connection)
-        self._hold = Hold(login)
-        self._hold.end_with(self)
+        self._arguments = replace(arguments, native=Redacted(for_connection))
+        self._keep_fresh = KeepFresh(arguments.login)
+        self._keep_fresh.end_with(self)
         self._renew_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
         self.first_timeout: int | None = None
         super().__init__(
@@ -74,10 +75,8 @@ class _Pool(Pool):
         )
 
     async def _sign_in(self, *_: Any, **keywords: Any) -> Any:
-        self._hold.start()
-        conn = await aconnect(
-            self._plan, self._login, self._more.held, timeout=self.first_timeout, **keywords
-        )
+        self._keep_fresh.start()
+        conn = await _connect(self._arguments, self.first_timeout, keywords)
         # Connections that were opened together are not renewed all at the same moment.
         lifetime = self._plan.pool.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         self._renew_at[conn] = time.monotonic() + lifetime
@@ -101,66 +100,31 @@ class _Pool(Pool):
             if self._initialized:  # type: ignore[attr-defined]  # not in the stubs
                 await super().close()
         finally:
-            self._hold.end()
+            self._keep_fresh.end()
 
     def terminate(self) -> None:
         try:
             if self._initialized:  # type: ignore[attr-defined]  # as above
                 super().terminate()
         finally:
-            self._hold.end()
+            self._keep_fresh.end()
 
 
-def unopened_pool(
-    plan: ConnectPlan, login: Login, native: Mapping[str, Any] | None = None
-) -> _Pool:
-    """A pool of the running event loop, to be awaited or entered.
-
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of asyncpg's own: those of `create_pool`, and those of `connect`.
-
-    Raises:
-        RuntimeError: There is no running event loop.
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-    """
-    check_native(
-        native or {},
-        _OWNED,
-        _POOL_ARGUMENTS | _CONNECT_ARGUMENTS,
-        "asyncpg's create_pool or connect",
-    )
+def unopened_pool(arguments: ConnectArguments, /) -> _Pool:
+    """A `Pool`, made on its event loop: see `AsyncDriver.unopened_pool`."""
+    own = arguments.own
+    known = _POOL_ARGUMENTS | _CONNECT_ARGUMENTS
+    check_native(own, _OWNED, known, "asyncpg's create_pool or connect")
     asyncio.get_running_loop()
-    plan.tls.context()  # reads the roots: once, and here
-    for_pool = {k: v for k, v in (native or {}).items() if k in _POOL_ARGUMENTS}
-    return _Pool(
-        plan, login, for_pool, {k: v for k, v in (native or {}).items() if k not in for_pool}
-    )
+    arguments.plan.tls.context()  # reads the roots: once, and here
+    for_pool = {name: own.pop(name) for name in list(own) if name in _POOL_ARGUMENTS}
+    return _Pool(arguments, for_pool, own)
 
 
-async def aopen_pool(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
-) -> Pool:
-    """A pool of the running event loop, with one connection made and proven.
-
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of asyncpg's own: those of `create_pool`, and those of `connect`.
-        timeout: Seconds for the first connection, if it shall have less than those to come.
-
-    Raises:
-        asyncpg.PostgresError: The server refused.
-        OSError: The server could not be reached.
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-    """
-    await plan.tls.acontext()
-    pool = unopened_pool(plan, login, native)
+async def aopen_pool(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Pool:
+    """A `Pool`: see `AsyncDriver.aopen_pool`."""
+    await arguments.plan.tls.acontext()
+    pool = unopened_pool(arguments)
     pool.first_timeout = timeout
     try:
         await pool
@@ -174,35 +138,19 @@ async def aopen_pool(
     return pool
 
 
-async def aconnect(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
-    **keywords: Any,
+async def aconnect(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Any:
+    """A `Connection`: see `AsyncDriver.aconnect`."""
+    return await _connect(arguments, timeout, {})
+
+
+async def _connect(
+    arguments: ConnectArguments, timeout: int | None, from_pool: Mapping[str, Any]
 ) -> Any:
-    """One connection of the running event loop.
-
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of asyncpg's `connect`.
-        timeout: Seconds, if it shall have less than the plan says.
-        **keywords: What the pool adds.
-
-    Raises:
-        asyncpg.PostgresError: The server refused.
-        OSError: The server could not be reached.
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-    """
-    more = dict(native or {})
-    check_native(more, _OWNED_BY_CONNECT, _CONNECT_ARGUMENTS, "asyncpg's connect")
-    keywords = {**keywords, **plan.asyncpg(), **more}
-    keywords["server_settings"] = {
-        **plan.asyncpg()["server_settings"],
-        **(more.get("server_settings") or {}),
-    }
+    plan, own = arguments.plan, arguments.own
+    check_native(own, _OWNED_BY_CONNECT, _CONNECT_ARGUMENTS, "asyncpg's connect")
+    ours = plan.asyncpg()
+    settings = {**ours["server_settings"], **(own.get("server_settings") or {})}
+    keywords = {**from_pool, **ours, **own, "server_settings": settings}
     if timeout is not None:
         keywords["timeout"] = float(timeout)
 
@@ -214,4 +162,4 @@ async def aconnect(
         protocol.password = None  # it is sent once, and needed no more
         return conn
 
-    return await asign_in(login, plan.tls.roots, attempt)
+    return await asign_in(arguments.login, plan.tls.roots, attempt)

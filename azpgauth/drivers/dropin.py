@@ -1,7 +1,7 @@
-"""What the drop-in classes share: a credential object and a driver's parameters, to what to add.
+"""Tells what a drop-in class adds to a driver's parameters, for a credential object.
 
-They have no close and no settings: tokens are kept as long as the credential lives and renewed on
-demand; the rest is what the caller wrote, and what libpq's environment says of TLS.
+Such a class has no close and no settings: tokens are kept as long as the credential lives, and
+renewed on demand; the rest is what the caller wrote, and what libpq's environment says of TLS.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from azpgauth.errors import CredentialValueError, EntraConnectionValueError, RoleError, TokenError
 from azpgauth.identity.credential import is_async, is_credential, source_of
+from azpgauth.identity.diagnosis import needs_loop
 from azpgauth.identity.login import TokenLogin
 from azpgauth.runtime.redacted import Redacted
 from azpgauth.server.clouds import CLOUDS, PGBOUNCER_PORTS, cloud_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from azpgauth.identity.login import Grant
+    from azpgauth.runtime.waiting import Wait
     from azpgauth.server.tls import SslMode
 
 __all__ = ["Entry", "Given", "check_credential", "entry_of", "named_servers", "tls_of"]
@@ -30,19 +32,12 @@ _TOKEN_TIMEOUT = 60.0
 
 
 class _EntraLogin(TokenLogin):
-    """Tells its failures in the words that the drop-in classes' users catch."""
+    """Raises what the drop-in classes' users catch."""
 
-    def grant(self) -> Grant:
+    async def grant(self, wait: Wait) -> Grant:
         """The present token and its role."""
         try:
-            return super().grant()
-        except (TokenError, RoleError) as exc:
-            raise EntraConnectionValueError(str(exc)) from exc
-
-    async def agrant(self) -> Grant:
-        """The present token and its role."""
-        try:
-            return await super().agrant()
+            return await super().grant(wait)
         except (TokenError, RoleError) as exc:
             raise EntraConnectionValueError(str(exc)) from exc
 
@@ -135,10 +130,7 @@ def check_credential(credential: object, *, on_loop: bool) -> None:
             f"azure.identity.DefaultAzureCredential(); {got}"
         )
     if not on_loop and is_async(credential):
-        raise CredentialValueError(
-            f"{type(credential).__name__} is an async credential; a sync connection needs a "
-            "TokenCredential, the one of the same name from azure.identity"
-        )
+        raise CredentialValueError(str(needs_loop(type(credential).__name__)))
 
 
 def entry_of(
@@ -158,13 +150,13 @@ def entry_of(
     # A traceback shows locals, and the environment and many a credential hold a secret.
     given = Redacted((credential, parameters))
     del credential, parameters
-    entry, error = _tried(given, on_loop=on_loop)
+    entry, error = _entry_or_error(given, on_loop=on_loop)
     if error is not None:
         raise error
     return entry
 
 
-def _tried(
+def _entry_or_error(
     given: Redacted[tuple[object, Mapping[str, Any]]], *, on_loop: bool
 ) -> tuple[Entry | None, Exception | None]:
     try:

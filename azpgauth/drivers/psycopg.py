@@ -1,4 +1,4 @@
-"""psycopg 3: pools and connections that sign in afresh, each with the token of its moment."""
+"""Connects with psycopg 3: each connection signs in with the token of its moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native
-from azpgauth.drivers.signin import Hold, asign_in, refuse_proactor, sign_in
+from azpgauth.drivers.signin import KeepFresh, asign_in, refuse_proactor, sign_in
 from azpgauth.errors import missing_driver
 
 try:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from azpgauth.drivers.driver import ConnectArguments
     from azpgauth.identity.login import Login
     from azpgauth.server.plan import ConnectPlan
     from azpgauth.server.tls import Tls
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-def errors() -> tuple[type[BaseException], ...]:
+def errors(_: ConnectArguments, /) -> tuple[type[BaseException], ...]:
     """What a failed connect raises."""
     return (psycopg.Error,)
 
@@ -48,7 +49,7 @@ def errors() -> tuple[type[BaseException], ...]:
 _OWNED = (
     OWNED_BY_LIBPQ
     | {"conninfo", "kwargs", "open", "min_size", "max_size", "timeout"}
-    | {"max_lifetime", "max_idle", "login", "tls", "first"}
+    | {"max_lifetime", "max_idle", "login", "tls", "proven"}
 )
 
 
@@ -62,11 +63,11 @@ class _SignIn:
         *,
         login: Login,
         tls: Tls,
-        first: _First | None = None,
+        proven: _Proven | None = None,
         **kwargs: Any,
     ) -> Self:
         """Sign in, once more with another token if the server refuses a cached one."""
-        if first is not None and (ready := first.take()) is not None:
+        if proven is not None and (ready := proven.take()) is not None:
             return ready  # type: ignore[no-any-return]
         connect: Callable[..., Self] = super().connect  # type: ignore[misc]
         return sign_in(
@@ -88,11 +89,11 @@ class _AsyncSignIn:
         *,
         login: Login,
         tls: Tls,
-        first: _First | None = None,
+        proven: _Proven | None = None,
         **kwargs: Any,
     ) -> Self:
         """Sign in, once more with another token if the server refuses a cached one."""
-        if first is not None and (ready := first.take()) is not None:
+        if proven is not None and (ready := proven.take()) is not None:
             return ready  # type: ignore[no-any-return]
         refuse_proactor(asyncio.get_running_loop())
         connect: Callable[..., Awaitable[Self]] = super().connect  # type: ignore[misc]
@@ -113,7 +114,7 @@ class SignedInAsyncConnection(_AsyncSignIn, psycopg.AsyncConnection[Any]):  # ty
     """A connection that azpgauth opened, of an event loop."""
 
 
-class _First:
+class _Proven:
     """The proven connection, until the pool asks for its first one."""
 
     def __init__(self, *conns: Any) -> None:
@@ -133,15 +134,15 @@ _C = TypeVar("_C", bound="psycopg.Connection[Any]")
 
 
 class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
-    """A pool that holds its login while it is open."""
+    """A pool that keeps its login fresh while it is open."""
 
-    hold: Hold
-    first: _First
+    keep_fresh: KeepFresh
+    proven: _Proven
     process: int
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         super().open(wait, timeout)
-        self.hold.start()
+        self.keep_fresh.start()
         self.process = os.getpid()
         _forgotten.add(self)
 
@@ -149,8 +150,8 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
         try:
             super().close(timeout)
         finally:
-            self.hold.end()
-            if (unused := self.first.take()) is not None:
+            self.keep_fresh.end()
+            if (unused := self.proven.take()) is not None:
                 unused.close()
 
 
@@ -168,64 +169,49 @@ def _close_forgotten() -> None:
 
 
 class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
-    """A pool that holds its login while it is open."""
+    """A pool that keeps its login fresh while it is open."""
 
-    hold: Hold
-    first: _First
+    keep_fresh: KeepFresh
+    proven: _Proven
 
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         refuse_proactor(asyncio.get_running_loop())
         await super().open(wait, timeout)
-        self.hold.start()
+        self.keep_fresh.start()
 
     async def close(self, timeout: float = 5.0) -> None:
         try:
             await super().close(timeout)
         finally:
-            self.hold.end()
-            if (unused := self.first.take()) is not None:
+            self.keep_fresh.end()
+            if (unused := self.proven.take()) is not None:
                 await unused.close()
 
 
 def open_pool(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
+    arguments: ConnectArguments, /, *, timeout: int | None = None
 ) -> psycopg_pool.ConnectionPool[Any]:
-    """An open pool with one connection made and proven.
-
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of psycopg's own: those of `ConnectionPool`, and those of `connect`.
-        timeout: Seconds for the first connection, if it shall have less than those to come.
-
-    Raises:
-        psycopg.Error: The first connection failed; one attempt is made.
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-    """
-    for_pool, for_connection = _split(native or {})
+    """A `ConnectionPool`: see `Driver.open_pool`."""
+    for_pool, for_connection = _split(arguments.own)
     configure = for_pool.pop("configure", None)
     connection_class = _signed_in(for_pool.pop("connection_class", psycopg.Connection))
-    keywords = _keywords(plan, login, for_connection)
-    conn = connection_class.connect(**_sooner(keywords, timeout))
+    keywords = _keywords(arguments, for_connection)
+    conn = connection_class.connect(**_with_timeout(keywords, timeout))
     try:
         if configure is not None:
             # Here rather than by a worker of the pool, where an error would end in a log line.
             configure(conn)
             configure = _except_for(conn, configure)
-        first = _First(conn)
+        proven = _Proven(conn)
         pool: _ConnectionPool[Any] = _ConnectionPool(
-            kwargs={**keywords, "first": first},
+            kwargs={**keywords, "proven": proven},
             connection_class=connection_class,
             configure=configure,
-            **_limits(plan),
+            **_limits(arguments.plan),
             **{"check": psycopg_pool.ConnectionPool.check_connection, **for_pool},
         )
-        pool.first, pool.hold = first, Hold(login)
-        pool.hold.end_with(pool)
+        pool.proven, pool.keep_fresh = proven, KeepFresh(arguments.login)
+        pool.keep_fresh.end_with(pool)
         pool.open()
     except BaseException:
         conn.close()
@@ -233,51 +219,44 @@ def open_pool(
     return pool
 
 
-def unopened_pool(
-    plan: ConnectPlan, login: Login, native: Mapping[str, Any] | None = None
-) -> psycopg_pool.AsyncConnectionPool[Any]:
-    """An async pool, to be opened on the event loop it will be used on.
+def unopened_pool(arguments: ConnectArguments, /) -> psycopg_pool.AsyncConnectionPool[Any]:
+    """An `AsyncConnectionPool`: see `AsyncDriver.unopened_pool`."""
+    for_pool, for_connection = _split(arguments.own)
+    return _unopened(arguments, for_pool, for_connection)
 
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of psycopg's own: those of `AsyncConnectionPool`, and those of `connect`.
 
-    Raises:
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-    """
-    for_pool, for_connection = _split(native or {})
+def _unopened(
+    arguments: ConnectArguments, for_pool: dict[str, Any], for_connection: dict[str, Any]
+) -> _AsyncConnectionPool:
     base = for_pool.pop("connection_class", psycopg.AsyncConnection)
-    first = _First()
+    proven = _Proven()
     pool = _AsyncConnectionPool(
-        kwargs={**_keywords(plan, login, for_connection), "first": first},
+        kwargs={**_keywords(arguments, for_connection), "proven": proven},
         connection_class=_signed_in_async(base),
-        **_limits(plan),
+        **_limits(arguments.plan),
         **{"check": psycopg_pool.AsyncConnectionPool.check_connection, **for_pool},
     )
-    pool.first, pool.hold = first, Hold(login)
-    pool.hold.end_with(pool)
+    pool.proven, pool.keep_fresh = proven, KeepFresh(arguments.login)
+    pool.keep_fresh.end_with(pool)
     return pool
 
 
 async def aopen_pool(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
+    arguments: ConnectArguments, /, *, timeout: int | None = None
 ) -> psycopg_pool.AsyncConnectionPool[Any]:
-    """As `open_pool`, on an event loop."""
-    native = dict(native or {})
-    pool = unopened_pool(plan, login, native)  # also checks what is in native
-    configure = native.pop("configure", None)
-    conn = await aconnect(plan, login, _split(native)[1], timeout=timeout, of=pool.connection_class)
+    """An `AsyncConnectionPool`: see `AsyncDriver.aopen_pool`."""
+    for_pool, for_connection = _split(arguments.own)
+    configure = for_pool.pop("configure", None)
+    connection_class = _signed_in_async(for_pool.get("connection_class", psycopg.AsyncConnection))
+    for_pool["connection_class"] = connection_class
+    keywords = _keywords(arguments, for_connection)
+    conn = await connection_class.connect(**_with_timeout(keywords, timeout))
     try:
         if configure is not None:
             await configure(conn)
-            configure = _except_for(conn, configure, done=_nothing)
-            pool = unopened_pool(plan, login, {**native, "configure": configure})
-        pool.first.put(conn)  # type: ignore[attr-defined]
+            for_pool["configure"] = _except_for(conn, configure, done=_nothing)
+        pool = _unopened(arguments, for_pool, for_connection)
+        pool.proven.put(conn)
         await pool.open()
     except BaseException:
         await conn.close()
@@ -290,49 +269,33 @@ async def _nothing() -> None:
 
 
 def connect(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
+    arguments: ConnectArguments, /, *, timeout: int | None = None
 ) -> psycopg.Connection[Any]:
-    """One connection.
-
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of psycopg's own `connect`.
-        timeout: Seconds, if it shall have less than the plan says.
-
-    Raises:
-        psycopg.Error: It failed; one attempt is made.
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-    """
-    check_native(native or {}, _OWNED, _CONNECT_ARGUMENTS, "psycopg's connect")
-    return SignedInConnection.connect(**_sooner(_keywords(plan, login, native or {}), timeout))
+    """A `Connection`: see `Driver.connect`."""
+    keywords = _keywords(arguments, _for_connect(arguments))
+    return SignedInConnection.connect(**_with_timeout(keywords, timeout))
 
 
 async def aconnect(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
-    of: type[Any] = SignedInAsyncConnection,
+    arguments: ConnectArguments, /, *, timeout: int | None = None
 ) -> psycopg.AsyncConnection[Any]:
-    """As `connect`, on an event loop."""
-    check_native(native or {}, _OWNED, _CONNECT_ARGUMENTS, "psycopg's connect")
-    conn: psycopg.AsyncConnection[Any] = await of.connect(
-        **_sooner(_keywords(plan, login, native or {}), timeout)
-    )
-    return conn
+    """An `AsyncConnection`: see `AsyncDriver.aconnect`."""
+    keywords = _keywords(arguments, _for_connect(arguments))
+    return await SignedInAsyncConnection.connect(**_with_timeout(keywords, timeout))
 
 
-def _keywords(plan: ConnectPlan, login: Login, more: Mapping[str, Any]) -> dict[str, Any]:
-    return {**plan.libpq(pq.version()), **more, "login": login, "tls": plan.tls}
+def _for_connect(arguments: ConnectArguments) -> dict[str, Any]:
+    own = arguments.own
+    check_native(own, _OWNED, _CONNECT_ARGUMENTS, "psycopg's connect")
+    return own
 
 
-def _sooner(keywords: dict[str, Any], timeout: int | None) -> dict[str, Any]:
+def _keywords(arguments: ConnectArguments, more: Mapping[str, Any]) -> dict[str, Any]:
+    plan = arguments.plan
+    return {**plan.libpq(pq.version()), **more, "login": arguments.login, "tls": plan.tls}
+
+
+def _with_timeout(keywords: dict[str, Any], timeout: int | None) -> dict[str, Any]:
     return keywords if timeout is None else {**keywords, "connect_timeout": timeout}
 
 
@@ -364,6 +327,8 @@ def _signed_in_async(
 ) -> type[psycopg.AsyncConnection[Any]]:
     if base is psycopg.AsyncConnection:
         return SignedInAsyncConnection
+    if issubclass(base, _AsyncSignIn):
+        return base
     return type(f"SignedIn{base.__name__}", (_AsyncSignIn, base), {})
 
 

@@ -1,4 +1,4 @@
-"""psycopg2: pools and connections that sign in afresh, each with the token of its moment."""
+"""Connects with psycopg2: each connection signs in with the token of its moment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit
 from azpgauth.drivers.psycopg2_pool import ConnectionPool
-from azpgauth.drivers.signin import Hold, sign_in
+from azpgauth.drivers.signin import KeepFresh, sign_in
 from azpgauth.errors import missing_driver
 
 try:
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from azpgauth.drivers.driver import ConnectArguments
     from azpgauth.identity.login import Grant, Login
-    from azpgauth.server.plan import ConnectPlan
     from azpgauth.server.tls import Tls
 
 __all__ = ["connect", "errors", "open_pool"]
 
 
-def errors() -> tuple[type[BaseException], ...]:
+def errors(_: ConnectArguments, /) -> tuple[type[BaseException], ...]:
     """What a failed connect raises."""
     return (psycopg2.Error,)
 
@@ -36,76 +36,45 @@ def errors() -> tuple[type[BaseException], ...]:
 _OWNED = OWNED_BY_LIBPQ | {"dsn", "minconn", "maxconn", "database"}
 
 
-def open_pool(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
-) -> ConnectionPool:
-    """An open pool with one connection made and proven.
-
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of `psycopg2.connect`.
-        timeout: Seconds for the first connection, if it shall have less than those to come.
-
-    Raises:
-        psycopg2.Error: The first connection failed; one attempt is made.
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-    """
-    how = _How.of(plan, native)
-    first = how.connect(login, timeout)
-    hold = Hold(login)
-    pool = ConnectionPool(lambda: how.connect(login), plan.pool, hold, first)
-    hold.start()
-    hold.end_with(pool)
+def open_pool(arguments: ConnectArguments, /, *, timeout: int | None = None) -> ConnectionPool:
+    """A `ThreadedConnectionPool`: see `Driver.open_pool`."""
+    connecting = _Connecting.with_(arguments)
+    first = connecting.connect(timeout)
+    keep_fresh = KeepFresh(arguments.login)
+    pool = ConnectionPool(connecting.connect, arguments.plan.pool, keep_fresh, first)
+    keep_fresh.start()
+    keep_fresh.end_with(pool)
     return pool
 
 
-def connect(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
-) -> Any:
-    """One connection.
-
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of `psycopg2.connect`.
-        timeout: Seconds, if it shall have less than the plan says.
-
-    Raises:
-        psycopg2.Error: It failed; one attempt is made.
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-    """
-    return _How.of(plan, native).connect(login, timeout)
+def connect(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Any:
+    """A `connection`: see `Driver.connect`."""
+    return _Connecting.with_(arguments).connect(timeout)
 
 
 @dataclass(frozen=True)
-class _How:
-    """How the connections of one pool are made: all but role, password and roots."""
+class _Connecting:
+    """Makes the connections of one pool: all but role, password and roots is known."""
 
     dsn: str = field(repr=False)
     factories: Mapping[str, Any]
+    login: Login
     tls: Tls
 
     @classmethod
-    def of(cls, plan: ConnectPlan, native: Mapping[str, Any] | None) -> Self:
+    def with_(cls, arguments: ConnectArguments) -> Self:
         """Checked, and put into libpq's form, once for all connections."""
-        check_native(native or {}, _OWNED, None, "psycopg2's connect")
-        keywords = {**plan.libpq(extensions.libpq_version()), **(native or {})}
+        own, plan = arguments.own, arguments.plan
+        check_native(own, _OWNED, None, "psycopg2's connect")
+        keywords = {**plan.libpq(extensions.libpq_version()), **own}
         factories = {name: keywords.pop(name) for name in _FACTORIES if name in keywords}
         try:
-            return cls(extensions.make_dsn(**keywords), factories, plan.tls)
+            dsn = extensions.make_dsn(**keywords)
         except psycopg2.ProgrammingError as exc:
             raise unfit(TypeError(str(exc).strip())) from None
+        return cls(dsn, factories, arguments.login, plan.tls)
 
-    def connect(self, login: Login, timeout: int | None = None) -> Any:
+    def connect(self, timeout: int | None = None) -> Any:
         """A connection."""
 
         def attempt(grant: Grant, trusted: str) -> Any:
@@ -115,7 +84,7 @@ class _How:
             )
             return psycopg2.connect(f"{self.dsn} {fresh}", **self.factories)
 
-        return sign_in(login, self.tls.roots, attempt)
+        return sign_in(self.login, self.tls.roots, attempt)
 
 
 _FACTORIES = ("connection_factory", "cursor_factory", "async", "async_")

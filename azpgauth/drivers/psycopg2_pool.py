@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from azpgauth.drivers.signin import Hold
+    from azpgauth.drivers.signin import KeepFresh
     from azpgauth.server.plan import PoolLimits
 
 __all__ = ["ConnectionPool"]
@@ -61,18 +61,18 @@ class ConnectionPool(ThreadedConnectionPool):
     Args:
         connect: Makes a connection.
         limits: The pool's bounds.
-        hold: Told when the pool closes.
+        keep_fresh: Ends when the pool closes.
         first: A connection that is there already.
     """
 
     def __init__(
-        self, connect: Callable[[], Any], limits: PoolLimits, hold: Hold, first: Any
+        self, connect: Callable[[], Any], limits: PoolLimits, keep_fresh: KeepFresh, first: Any
     ) -> None:
         super().__init__(0, limits.max_size)
         self.minconn = limits.min_size
         self._new = connect
         self._limits = limits
-        self._hold = hold
+        self._keep_fresh = keep_fresh
         self._guard = threading.RLock()  # a signal's handler may close the pool
         self._line: deque[_Place] = deque()  # who waits for a place, first come first
         # Taken by connections in use, and by those being checked or opened.
@@ -193,7 +193,7 @@ class ConnectionPool(ThreadedConnectionPool):
             for place in list(self._line):
                 place.set()
             members = [*self._idle, *self._leased.values()]
-        self._hold.end()
+        self._keep_fresh.end()
         for member in members:
             with suppress(psycopg2.Error):
                 member.conn.close()

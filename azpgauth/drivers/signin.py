@@ -1,54 +1,70 @@
-"""Signing in: one connection with a login, and what may be tried once more.
+"""Signs one connection in with a login, and tries once more what may be mended that way.
 
 Sync and async alike, in no driver's terms: a driver module hands in how it connects.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpgauth.errors import ConnectError
+from azpgauth.runtime.forks import renew_in_child
+from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
 
     from azpgauth.identity.login import Grant, Login
+    from azpgauth.runtime.waiting import Wait
     from azpgauth.server.tls import Roots
 
-__all__ = ["Hold", "asign_in", "refuse_proactor", "sign_in", "without_secrets"]
+__all__ = ["KeepFresh", "asign_in", "refuse_proactor", "sign_in", "without_secrets"]
 
 C = TypeVar("C")
 
 
-def sign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], C]) -> C:
+def sign_in(
+    login: Login, roots: Roots, connect: Callable[[Grant, str], C], wait: Wait = BLOCKING
+) -> C:
     """Connect, once more with another token if the server refuses a cached one.
 
     Args:
         login: What to sign in with.
         roots: The trusted roots; a larger set is tried where these do not do.
         connect: Makes one connection, with a grant and a file of roots.
+        wait: How to wait for a token; it must not suspend.
 
     Raises:
         Exception: What `connect` raised, without its traceback: its frames hold the password.
     """
+    conn: C = run(_sign_in(login, roots, connect, wait))
+    return conn
+
+
+async def asign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], Awaitable[C]]) -> C:
+    """As `sign_in`, on an event loop."""
+    conn: C = await _sign_in(login, roots, connect, ON_LOOP)
+    return conn
+
+
+async def _sign_in(login: Login, roots: Roots, connect: Callable[..., Any], wait: Wait) -> Any:
     try:
-        return _sign_in(login, roots, connect)
+        return await _attempts(login, roots, connect, wait)
     except BaseException as exc:  # noqa: BLE001 - raised again
         # Also what a signal's handler raised while a failed connect was being looked at.
         error = without_secrets(exc)
     raise error
 
 
-def _sign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], C]) -> C:
-    grant = login.grant()
+async def _attempts(login: Login, roots: Roots, connect: Callable[..., Any], wait: Wait) -> Any:
+    grant = await login.grant(wait)
     trusted = roots.path
     while True:
         try:
-            conn = connect(grant, trusted)
+            conn = await wait.call(connect, grant, trusted)
         except BaseException as exc:  # noqa: BLE001 - raised again
             error = without_secrets(exc)
         else:
@@ -57,36 +73,7 @@ def _sign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], C]) -> 
             return conn
         if (wider := roots.wider(trusted, str(error))) is not None:
             trusted = wider
-        elif (again := login.regrant(grant, str(error))) is not None:
-            grant = again
-        else:
-            raise error
-
-
-async def asign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], Awaitable[C]]) -> C:
-    """As `sign_in`, on an event loop."""
-    try:
-        return await _asign_in(login, roots, connect)
-    except BaseException as exc:  # noqa: BLE001 - raised again
-        error = without_secrets(exc)
-    raise error
-
-
-async def _asign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], Awaitable[C]]) -> C:
-    grant = await login.agrant()
-    trusted = roots.path
-    while True:
-        try:
-            conn = await connect(grant, trusted)
-        except BaseException as exc:  # noqa: BLE001 - raised again
-            error = without_secrets(exc)
-        else:
-            login.accepted(grant)
-            roots.proved(trusted)
-            return conn
-        if (wider := roots.wider(trusted, str(error))) is not None:
-            trusted = wider
-        elif (again := await login.aregrant(grant, str(error))) is not None:
+        elif (again := await login.regrant(grant, str(error), wait)) is not None:
             grant = again
         else:
             raise error
@@ -107,7 +94,7 @@ def without_secrets(exc: BaseException) -> BaseException:
     return exc
 
 
-class Hold:
+class KeepFresh:
     """Keeps a login fresh from a pool's first connection until it closes.
 
     Args:
@@ -116,27 +103,24 @@ class Hold:
 
     def __init__(self, login: Login) -> None:
         self._login = login
-        self._begin_process()
+        self.begin_process()
+        renew_in_child(self)
 
-    def _begin_process(self) -> None:
-        self._pid = os.getpid()
+    def begin_process(self) -> None:
+        """Nothing is kept fresh in this process yet."""
         self._lock = threading.Lock()  # an engine's threads connect at the same time
         self._release: Callable[[], None] | None = None
 
     def start(self) -> None:
         """The pool opens, or connects: from now on the login is kept fresh."""
-        if self._pid != os.getpid():
-            self._begin_process()  # an engine in a child after fork: nothing is held there yet
         if self._release is not None:
             return
         with self._lock:
             if self._release is None:
-                self._release = self._login.hold()
+                self._release = self._login.keep_fresh()
 
     def end(self) -> None:
         """The pool has closed, for now at least."""
-        if self._pid != os.getpid():
-            return
         with self._lock:
             release, self._release = self._release, None
         if release is not None:
@@ -158,9 +142,10 @@ def refuse_proactor(loop: asyncio.AbstractEventLoop) -> None:
     if any(base.__name__ == "ProactorEventLoop" for base in type(loop).__mro__):
         raise ConnectError(
             "async psycopg does not work on the event loop that Windows has by default, "
-            "ProactorEventLoop\n"
-            "  to do: run the program with "
+            "ProactorEventLoop",
+            remedy="run the program with "
             "asyncio.run(main(), loop_factory=asyncio.SelectorEventLoop), before Python 3.12 "
             "asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy()), "
-            "or use asyncpg, which works on it"
+            "or use asyncpg, which works on it",
+            layer="database",
         )

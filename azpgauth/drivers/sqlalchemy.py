@@ -1,4 +1,4 @@
-"""SQLAlchemy: engines whose connections sign in afresh, sync and async, under each dialect.
+"""Makes engines of SQLAlchemy whose connections sign in, sync and async, under each dialect.
 
 The token enters through the event `do_connect`, on a copy of the parameters: SQLAlchemy hands the
 same dict to every connect. https://docs.sqlalchemy.org/en/20/core/events.html
@@ -7,12 +7,14 @@ same dict to every connect. https://docs.sqlalchemy.org/en/20/core/events.html
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit
-from azpgauth.drivers.signin import Hold, refuse_proactor, sign_in
+from azpgauth.drivers.signin import KeepFresh, refuse_proactor, sign_in
 from azpgauth.errors import missing_driver
+from azpgauth.runtime.drivers import ASYNC_DRIVERS
 from azpgauth.runtime.importing import guard
+from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, Blocking
 
 try:
     import sqlalchemy
@@ -25,15 +27,17 @@ except ImportError as exc:
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from azpgauth.identity.login import Grant, Login
-    from azpgauth.server.plan import ConnectPlan
+    from azpgauth.drivers.driver import ConnectArguments
+    from azpgauth.identity.login import Grant
+    from azpgauth.runtime.waiting import Wait
 
 __all__ = [
-    "OnLoop",
+    "IN_GREENLET",
     "aconnect",
     "aopen_pool",
     "connect",
@@ -42,18 +46,18 @@ __all__ = [
     "unopened_pool",
 ]
 
-Dialect = Literal["psycopg", "psycopg2", "asyncpg"]
+T = TypeVar("T")
 
 
-def errors(dialect: Dialect = "psycopg") -> tuple[type[BaseException], ...]:
+def errors(arguments: ConnectArguments, /) -> tuple[type[BaseException], ...]:
     """What a failed connect raises; a `DBAPIError` has the driver's own as its `orig`."""
     found = (sqlalchemy.exc.DBAPIError, OSError, asyncio.TimeoutError)
-    if dialect != "asyncpg":
+    if arguments.dialect != "asyncpg":
         return found
     try:  # SQLAlchemy 2.0 does not wrap what asyncpg raises on connecting
         from asyncpg import InterfaceError, InternalClientError, PostgresError
     except ImportError as exc:
-        raise missing_driver(dialect, exc) from exc
+        raise missing_driver(arguments.dialect, exc) from exc
     return (*found, PostgresError, InterfaceError, InternalClientError)
 
 
@@ -64,91 +68,60 @@ _OWNED = frozenset(
 _OWNED_BY_CONNECT = OWNED_BY_LIBPQ | {"dsn", "conninfo", "database", "ssl", "timeout", "direct_tls"}
 
 
-class OnLoop:
-    """A login for code that SQLAlchemy runs beside an event loop: it waits without blocking."""
+class _InGreenlet(Blocking):
+    """Waits in code that SQLAlchemy runs beside an event loop, which goes on meanwhile."""
 
-    def __init__(self, login: Login) -> None:
-        self._login = login
-        self.accepted = login.accepted
+    async def result(self, future: Future[T], timeout: float | None) -> T:
+        """See `Wait.result`."""
+        return await_only(ON_LOOP.result(future, timeout))
 
-    def grant(self) -> Grant:
-        """The present role and password."""
-        return await_only(self._login.agrant())
 
-    def regrant(self, refused: Grant, message: str) -> Grant | None:
-        """What to try once more with."""
-        return await_only(self._login.aregrant(refused, message))
+IN_GREENLET: Wait = _InGreenlet()
+"""For what an async engine connects with: it calls sync code, which awaits by `await_only`."""
 
 
 class _Wiring:
     """How one engine's connections sign in."""
 
-    def __init__(
-        self, plan: ConnectPlan, login: Login, dialect: Dialect, *, is_async: bool
-    ) -> None:
-        self.plan = plan
-        self.dialect = dialect
-        self.is_async = is_async
+    def __init__(self, arguments: ConnectArguments) -> None:
+        self.arguments = arguments
+        self.on_loop = arguments.driver in ASYNC_DRIVERS
         self.first_timeout: int | None = None
         self._pooled = False
-        self.hold = Hold(login)
-        self._login: Any = OnLoop(login) if is_async else login
+        self._keep_fresh = KeepFresh(arguments.login)
 
     def wire(self, engine: Engine) -> None:
-        """Have this engine's connections sign in; the login is held while it has any."""
+        """Have this engine's connections sign in; the login is kept fresh while it has any."""
         event.listen(engine, "do_connect", self._do_connect)
         self._pooled = not isinstance(engine.pool, NullPool)
-        event.listen(engine, "engine_disposed", lambda _: self.hold.end())
-        self.hold.end_with(engine)
+        event.listen(engine, "engine_disposed", lambda _: self._keep_fresh.end())
+        self._keep_fresh.end_with(engine)
 
     def _do_connect(self, dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any]) -> Any:
-        if self.is_async and self.dialect == "psycopg":
+        plan, asyncpg = self.arguments.plan, self.arguments.dialect == "asyncpg"
+        if self.on_loop and not asyncpg:
             refuse_proactor(asyncio.get_running_loop())
         if self._pooled:
-            self.hold.start()
-        sooner: dict[str, Any] = {}
+            self._keep_fresh.start()
+        parameters = dict(cparams)
         if self.first_timeout is not None:
-            name = "timeout" if self.dialect == "asyncpg" else "connect_timeout"
-            sooner = {name: self.first_timeout}
+            parameters["timeout" if asyncpg else "connect_timeout"] = self.first_timeout
 
         def attempt(grant: Grant, trusted: str) -> Any:
-            return dialect.connect(*cargs, **{**cparams, **sooner, **self._added(grant, trusted)})
+            if asyncpg:
+                added = {**grant.for_asyncpg(), "ssl": await_only(plan.tls.acontext(trusted))}
+            else:
+                added = {**grant.for_libpq(), **plan.tls.libpq(trusted)}
+            return dialect.connect(*cargs, **{**parameters, **added})
 
-        return sign_in(self._login, self.plan.tls.roots, attempt)
-
-    def _added(self, grant: Grant, trusted: str) -> dict[str, Any]:
-        tls = self.plan.tls
-        if self.dialect != "asyncpg":
-            return {**grant.for_libpq(), **tls.libpq(trusted)}
-        context = await_only(tls.acontext(trusted))
-        return {**grant.for_asyncpg(), "ssl": context}
+        wait = IN_GREENLET if self.on_loop else BLOCKING
+        return sign_in(self.arguments.login, plan.tls.roots, attempt, wait)
 
 
-def open_pool(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
-    dialect: Dialect = "psycopg",
-) -> Engine:
-    """An engine with one connection made and proven.
-
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of `create_engine`.
-        timeout: Seconds for the first connection, if it shall have less than those to come.
-        dialect: What SQLAlchemy connects with.
-
-    Raises:
-        sqlalchemy.exc.DBAPIError: The first connection failed; one attempt is made.
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-        MissingDriverError: The dialect's driver is not installed.
-    """
-    wiring = _Wiring(plan, login, dialect, is_async=False)
-    pool_arguments = _pool_arguments(plan, native)
-    engine: Engine = _engine(sqlalchemy.create_engine, wiring, pool_arguments, native)
+def open_pool(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Engine:
+    """An `Engine`: see `Driver.open_pool`."""
+    wiring = _Wiring(arguments)
+    engine: Engine = _engine(wiring, _pool_arguments(arguments))
     wiring.first_timeout = timeout
     try:
         engine.connect().close()
@@ -159,49 +132,24 @@ def open_pool(
     return engine
 
 
-def unopened_pool(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    dialect: Dialect = "psycopg",
-) -> AsyncEngine:
-    """An async engine, which connects when it is first used.
-
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of `create_async_engine`.
-        dialect: What SQLAlchemy connects with.
-
-    Raises:
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-        MissingDriverError: The dialect's driver is not installed.
-    """
-    return _unopened(_Wiring(plan, login, dialect, is_async=True), native)
+def unopened_pool(arguments: ConnectArguments, /) -> AsyncEngine:
+    """An `AsyncEngine`: see `AsyncDriver.unopened_pool`."""
+    return _unopened(_Wiring(arguments))
 
 
-def _unopened(wiring: _Wiring, native: Mapping[str, Any] | None) -> AsyncEngine:
-    engine: AsyncEngine = _engine(
-        create_async_engine, wiring, _pool_arguments(wiring.plan, native), native
-    )
-    if wiring.dialect == "asyncpg":
-        wiring.plan.tls.context()  # reads the roots: once, and here
+def _unopened(wiring: _Wiring) -> AsyncEngine:
+    arguments = wiring.arguments
+    engine: AsyncEngine = _engine(wiring, _pool_arguments(arguments))
+    if arguments.dialect == "asyncpg":
+        arguments.plan.tls.context()  # reads the roots: once, and here
     return engine
 
 
-async def aopen_pool(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
-    dialect: Dialect = "psycopg",
-) -> AsyncEngine:
-    """As `open_pool`, an async engine on the running event loop."""
-    wiring = _Wiring(plan, login, dialect, is_async=True)
+async def aopen_pool(arguments: ConnectArguments, /, *, timeout: int | None = None) -> AsyncEngine:
+    """An `AsyncEngine`: see `AsyncDriver.aopen_pool`."""
+    wiring = _Wiring(arguments)
     # On a thread: this imports the dialect, and reads the roots.
-    engine = await asyncio.to_thread(_unopened, wiring, native)
+    engine = await asyncio.to_thread(_unopened, wiring)
     wiring.first_timeout = timeout
     try:
         async with engine.connect():
@@ -213,105 +161,74 @@ async def aopen_pool(
     return engine
 
 
-def connect(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
-    dialect: Dialect = "psycopg",
-) -> Connection:
-    """One connection; closing it leaves nothing open.
-
-    Args:
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of `create_engine`.
-        timeout: Seconds, if it shall have less than the plan says.
-        dialect: What SQLAlchemy connects with.
-
-    Raises:
-        sqlalchemy.exc.DBAPIError: It failed; one attempt is made.
-        SettingsError: `native` has a key that is unknown or that azpgauth owns.
-        MissingDriverError: The dialect's driver is not installed.
-    """
-    wiring = _Wiring(plan, login, dialect, is_async=False)
+def connect(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Connection:
+    """A `Connection`: see `Driver.connect`."""
+    wiring = _Wiring(arguments)
     wiring.first_timeout = timeout
-    engine: Engine = _engine(sqlalchemy.create_engine, wiring, {"poolclass": NullPool}, native)
+    engine: Engine = _engine(wiring, {"poolclass": NullPool})
     return engine.connect()
 
 
 async def aconnect(
-    plan: ConnectPlan,
-    login: Login,
-    native: Mapping[str, Any] | None = None,
-    *,
-    timeout: int | None = None,
-    dialect: Dialect = "psycopg",
+    arguments: ConnectArguments, /, *, timeout: int | None = None
 ) -> AsyncConnection:
-    """As `connect`, on the running event loop."""
-    wiring = _Wiring(plan, login, dialect, is_async=True)
+    """An `AsyncConnection`: see `AsyncDriver.aconnect`."""
+    wiring = _Wiring(arguments)
     wiring.first_timeout = timeout
-    engine: AsyncEngine = await asyncio.to_thread(
-        _engine, create_async_engine, wiring, {"poolclass": NullPool}, native
-    )
+    engine: AsyncEngine = await asyncio.to_thread(_engine, wiring, {"poolclass": NullPool})
     return await engine.connect()
 
 
-def _engine(
-    create: Any,
-    wiring: _Wiring,
-    pool_arguments: Mapping[str, Any],
-    native: Mapping[str, Any] | None,
-) -> Any:
+def _engine(wiring: _Wiring, for_pool: Mapping[str, Any]) -> Any:
     """An engine that signs in; it has not connected yet."""
-    arguments = dict(native or {})
-    check_native(arguments, _OWNED, None, "SQLAlchemy's create_engine")
-    for_connection = dict(arguments.pop("connect_args", None) or {})
+    arguments, dialect = wiring.arguments, wiring.arguments.dialect
+    own = arguments.own
+    check_native(own, _OWNED, None, "SQLAlchemy's create_engine")
+    for_connection = dict(own.pop("connect_args", None) or {})
     check_native(for_connection, _OWNED_BY_CONNECT, None, "the driver's connect")
     url = sqlalchemy.URL.create(
-        f"postgresql+{wiring.dialect}",
-        host=wiring.plan.hosts[0],
-        port=wiring.plan.port,
-        database=wiring.plan.database,
+        f"postgresql+{dialect}",
+        host=arguments.plan.hosts[0],
+        port=arguments.plan.port,
+        database=arguments.plan.database,
     )
+    create: Any = create_async_engine if wiring.on_loop else sqlalchemy.create_engine
     try:
         with guard():  # imports the dialect, and its driver
             engine = create(
                 url,
-                connect_args=_connect_arguments(wiring, for_connection),
-                **{**pool_arguments, **arguments},
+                connect_args=_connect_arguments(arguments, for_connection),
+                **{**for_pool, **own},
             )
     except ImportError as exc:
-        raise missing_driver(wiring.dialect, exc) from exc
+        raise missing_driver(dialect, exc) from exc
     except TypeError as exc:
         raise unfit(exc) from None
-    wiring.wire(engine.sync_engine if wiring.is_async else engine)
+    wiring.wire(engine.sync_engine if wiring.on_loop else engine)
     return engine
 
 
-def _pool_arguments(plan: ConnectPlan, native: Mapping[str, Any] | None) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "pool_pre_ping": True,
-        "pool_recycle": plan.pool.max_lifetime,
-    }
-    poolclass = (native or {}).get("poolclass")
+def _pool_arguments(arguments: ConnectArguments) -> dict[str, Any]:
+    limits = arguments.plan.pool
+    found: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": limits.max_lifetime}
+    poolclass = arguments.own.get("poolclass")
     if poolclass is None or issubclass(poolclass, QueuePool):
-        arguments |= {
-            "pool_size": plan.pool.max_size,
+        found |= {
+            "pool_size": limits.max_size,
             "max_overflow": 0,
-            "pool_timeout": plan.pool.timeout,
+            "pool_timeout": limits.timeout,
         }
-    return arguments
+    return found
 
 
-def _connect_arguments(wiring: _Wiring, more: dict[str, Any]) -> dict[str, Any]:
-    if wiring.dialect == "asyncpg":
-        ours = wiring.plan.asyncpg()
+def _connect_arguments(arguments: ConnectArguments, more: dict[str, Any]) -> dict[str, Any]:
+    plan = arguments.plan
+    if arguments.dialect == "asyncpg":
+        ours = plan.asyncpg()
         ours["server_settings"] = {**ours["server_settings"], **more.pop("server_settings", {})}
         return {**ours, **more}
-    if wiring.dialect == "psycopg2":
+    if arguments.dialect == "psycopg2":
         from psycopg2.extensions import libpq_version
     else:
         from psycopg.pq import version as libpq_version
-    return {**wiring.plan.libpq(libpq_version()), **more}
+    return {**plan.libpq(libpq_version()), **more}

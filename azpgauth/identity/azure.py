@@ -1,4 +1,4 @@
-"""Settings to a credential of azure-identity, and from it to a `TokenSource`.
+"""Turns settings into a credential of azure-identity, and that into a `TokenSource`.
 
 The only module that imports azure.identity, and only when a token is needed. One `TokenSource` per
 (credential, scope) in a process, shared by all pools that are opened with equal settings.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.errors import TokenError
 from azpgauth.identity import credential as passed
+from azpgauth.identity.diagnosis import no_token
 from azpgauth.identity.fetching import STUCK
 from azpgauth.identity.tokens import TokenSource
+from azpgauth.runtime.forks import Lock, renew_in_child
 from azpgauth.runtime.importing import guard
 from azpgauth.runtime.printable import their_words
 
@@ -100,6 +100,7 @@ class _Minter:
         self._scope = scope
         self._authority = authority
         self._credential: TokenCredential | None = None
+        renew_in_child(self)
 
     def __repr__(self) -> str:  # the credential has none, and its attributes have the secret
         return f"<{type(self).__name__} {self._settings.kind} for {self._scope}>"
@@ -182,7 +183,7 @@ def build(settings: TokenCredentialSettings, authority: str = _PUBLIC) -> TokenC
         return credential
     finally:
         options.clear()  # it holds secrets, and a traceback would show it
-    raise TokenError(f"credential.kind {settings.kind}: {their_words(reason)}")
+    raise no_token(f"credential.kind {settings.kind}: {their_words(reason)}")
 
 
 def options_of(
@@ -241,16 +242,5 @@ def _show_code(uri: str, code: str, _: dt.datetime) -> None:
     sys.stderr.flush()
 
 
-_lock = threading.Lock()
+_lock = Lock()
 _sources: dict[tuple[TokenCredentialSettings, str, str], tuple[TokenSource, _Minter]] = {}
-
-
-def _after_fork_in_child() -> None:
-    global _lock  # noqa: PLW0603 - whoever held it is gone
-    _lock = threading.Lock()
-    for _, minter in list(_sources.values()):
-        minter.begin_process()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)

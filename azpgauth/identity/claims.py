@@ -116,14 +116,16 @@ def no_role(claims: Mapping[str, Any]) -> RoleError:
         claims: The claims of the token.
     """
     app = claims.get("appid") or claims.get("azp")
-    who = (
-        f"The token is that of the service principal (application id {one_line(app)}), "
-        "and such a token does not carry the role's name"
+    cause = (
+        f"it is that of the service principal with application id {one_line(app)}, "
+        "and such a token has no name in it"
         if isinstance(app, str)
-        else "The token does not carry the role's name"
+        else ""
     )
     return RoleError(
-        f"{who}. Name it: set AZPG_DATABASE_USER, or user in [database] of azpgauth.toml, to the "
-        "PostgreSQL role that was made for the identity (for a service principal, a group or an "
-        "application: its display name)."
+        "the token does not name the PostgreSQL role",
+        cause=cause,
+        remedy="set AZPG_DATABASE_USER, or user in [database] of azpgauth.toml, to the role that "
+        "was made for the identity (for a service principal, a group or an application: its "
+        "display name)",
     )

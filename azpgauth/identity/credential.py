@@ -6,7 +6,6 @@ azure.identity is not imported here: any object of azure-core's shape does, sync
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections import deque
@@ -17,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import TokenError
 from azpgauth.identity.claims import claims_of
+from azpgauth.identity.diagnosis import needs_loop, no_token
 from azpgauth.identity.token import MARGIN, Token
 from azpgauth.identity.tokens import TokenSource
+from azpgauth.runtime.forks import Lock
 from azpgauth.runtime.importing import guard
 
 if TYPE_CHECKING:
@@ -82,18 +83,9 @@ def forget() -> None:
         _slotted.clear()
 
 
-_lock = threading.RLock()  # reentrant: a weak reference may die while it is held
+_lock = Lock()  # reentrant: a weak reference may die while it is held
 _sources: dict[int, tuple[weakref.ref[Any], dict[str, TokenSource]]] = {}
 _slotted: deque[tuple[object, str, TokenSource]] = deque(maxlen=256)
-
-
-def _after_fork_in_child() -> None:
-    global _lock  # noqa: PLW0603 - whoever held it is gone
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _new_source(
@@ -107,7 +99,10 @@ def _new_source(
 def _alive(reference: Callable[[], Any]) -> Any:
     credential = reference()
     if credential is None:
-        raise TokenError("the credential object that this pool was opened with is gone")
+        raise TokenError(
+            "the credential object that this pool was opened with is gone",
+            remedy="keep it for as long as the pool is open",
+        )
     return credential
 
 
@@ -117,10 +112,7 @@ def ask(credential: Any, scope: str) -> Token:
     answer = _asked(credential)(scope)
     if iscoroutine(answer):
         answer.close()
-        raise TokenError(
-            f"{type(credential).__name__} is an async credential; "
-            "pass the one of the same name from azure.identity"
-        )
+        raise needs_loop(type(credential).__name__)
     return _token(credential, answer)
 
 
@@ -163,7 +155,7 @@ def _asked(credential: object) -> Any:
 def _token(credential: object, answer: Any) -> Token:
     now = time.time()
     if not isinstance(getattr(answer, "token", None), str) or not answer.token:
-        raise TokenError(f"{_name(credential)} gave no token")
+        raise no_token(f"{_name(credential)} gave no token")
     refresh_on = getattr(answer, "refresh_on", None)
     return Token(
         answer.token,

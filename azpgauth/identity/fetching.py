@@ -15,15 +15,16 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from azpgauth.errors import TokenError
 from azpgauth.identity.claims import claims_of, who
-from azpgauth.identity.flight import Flight, told
+from azpgauth.identity.diagnosis import needs_loop, no_token
+from azpgauth.identity.flight import Flight, failure_of
 from azpgauth.identity.schedule import AT_ONCE, SHORTEST, SOON, Pause, progress, within
 from azpgauth.identity.token import MARGIN, MIN_SPACING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from azpgauth.errors import TokenError
     from azpgauth.identity.clock import Clock
     from azpgauth.identity.flight import Answer
     from azpgauth.identity.token import Token
@@ -75,9 +76,9 @@ class Fetching:
         self._requests = 0
         self._failures = 0
         self._last_error: str | None = None
-        self._begin_process()
+        self.begin_process()
 
-    def _begin_process(self) -> None:
+    def begin_process(self) -> None:
         """What does not outlive a fork: the threads, and whoever held the lock, are gone."""
         # Reentrant: a pool that is collected while it is held lets go of this source.
         self._lock = threading.RLock()
@@ -115,23 +116,20 @@ class Fetching:
         """
         loop = None if self._amint is None else running_loop()
         if self._amint is not None and loop is None:
-            return TokenError(
-                "an async credential gives tokens on an event loop only; "
-                "pass the one of the same name from azure.identity"
-            )
+            return needs_loop("what gives the tokens here")
         now = self._clock.time()
         flight = self._flight
         if flight is not None:  # for a refused token, nobody waits for a pause to end
-            return flight if flight.asked or not anew else self._pause.told(0.0)
+            return flight if flight.asked or not anew else self._pause.refusal(0.0)
         if len(self._asking) >= AT_ONCE:
-            return TokenError(
+            return no_token(
                 f"{AT_ONCE} requests for a token have had no answer within {self._patience:g} s; "
                 "the next is made when one of them has ended"
             )
         usable = self._token is not None and self._token.usable(now) and not anew
         left = self._pause.left(now, usable=usable)
         if left > (0.0 if usable or anew else SOON):
-            return self._pause.told(left)
+            return self._pause.refusal(left)
         return self._begin(Flight(now + left, anew, loop, self._pause.error if left else None))
 
     def _begin(self, flight: Flight) -> Flight:
@@ -143,7 +141,7 @@ class Fetching:
             else:
                 flight.task = flight.loop.create_task(self._arun(flight))
         except RuntimeError as exc:  # no thread can be started
-            self._fail(flight, told(exc))
+            self._fail(flight, failure_of(exc))
         self._changed()
         return flight
 
@@ -213,7 +211,7 @@ class Fetching:
             elif flight.hangs(now, self._patience):
                 flight.given_up = True
                 self._flight = None
-                error = TokenError(
+                error = no_token(
                     f"no token from Microsoft Entra ID: no answer within {self._patience:g} s"
                 )
                 self._count(now, error, hangs=True)
@@ -239,7 +237,7 @@ class Fetching:
                 # The credential's own cache answered. Ask again, but not at once.
                 token = before
                 self._pause = self._pause.longer(
-                    now, self._jitter(), TokenError("the credential gave the same token again")
+                    now, self._jitter(), no_token("the credential gave the same token again")
                 )
                 self._last_error = None
             level = logging.INFO if self._identity != identity else logging.DEBUG
@@ -263,7 +261,7 @@ class Fetching:
                 self._flight = None
 
     def _failed(self, flight: Flight, exc: BaseException) -> None:
-        error = told(exc)
+        error = failure_of(exc)
         with self._deciding():
             self._fail(flight, error)
 
@@ -274,7 +272,7 @@ class Fetching:
             self._count(self._clock.time(), error)
         elif flight.given_up and self._last_error is not None:
             # It has been counted; now it says why. No success has come in between.
-            self._last_error = str(error)
+            self._last_error = error.said
             self._pause = replace(self._pause, error=error)
         flight.given_up = True
         self._settle(flight, error)
@@ -283,7 +281,7 @@ class Fetching:
         """One request more has failed. The lock is held."""
         self._failures += 1
         self._pause = self._pause.longer(now, self._jitter(), error)
-        self._last_error = str(error)
+        self._last_error = error.said
         token = self._token
         wait = self._pause.left(now, usable=token is not None and token.usable(now))
         full = len(self._asking) >= AT_ONCE
@@ -291,9 +289,9 @@ class Fetching:
         if token is not None:
             left = max(token.expires_on - now, 0.0)
             said = "renewing the token failed; the present one has %d s left, next try %s: %s"
-            self._log(logging.WARNING, said, left, then, error)
+            self._log(logging.WARNING, said, left, then, error.said)
         elif hangs:  # any other failure is told to whoever waits for the token
-            self._log(logging.WARNING, "%s, next try %s", error, then)
+            self._log(logging.WARNING, "%s, next try %s", error.said, then)
 
     def _landed(self, flight: Flight) -> None:
         if self._flight is flight:
@@ -316,8 +314,8 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _ended() -> TokenError:
-    return TokenError("the event loop that asked for the token has ended")
+    return no_token("the event loop that asked for the token has ended")
 
 
 def _short(token: Token, now: float) -> TokenError:
-    return TokenError(f"the credential gave a token with {round(token.expires_on - now)} s left")
+    return no_token(f"the credential gave a token with {round(token.expires_on - now)} s left")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import TokenError
+from azpgauth.identity.diagnosis import no_token
 from azpgauth.identity.schedule import within
 from azpgauth.identity.token import Token
 from azpgauth.runtime.printable import their_words
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from azpgauth.runtime.waiting import Wait
 
-__all__ = ["Answer", "Flight", "token_from", "told"]
+__all__ = ["Answer", "Flight", "failure_of", "token_from"]
 
 Answer = Token | TokenError
 
@@ -104,8 +105,8 @@ async def token_from(
     for seconds in _spells(timeout, look):
         with suppress(TimeoutError):
             return _token_of(await wait.result(answer.future, seconds)), True
-    before = "" if answer.after is None else f"; before that: {answer.after}"
-    raise TokenError(f"no token from Microsoft Entra ID within {timeout:g} s{before}")
+    before = "" if answer.after is None else f"; before that: {answer.after.said}"
+    raise no_token(f"no token from Microsoft Entra ID within {timeout:g} s{before}")
 
 
 def _spells(timeout: float | None, look: Callable[[], float]) -> Iterator[float]:
@@ -123,7 +124,7 @@ def _token_of(answer: Answer) -> Token:
     if isinstance(answer, Token):
         return answer
     # Every waiter raises an error of its own: a shared one would collect their tracebacks.
-    raise TokenError(*answer.args) from answer.__cause__
+    raise answer.again()
 
 
 _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
@@ -132,7 +133,7 @@ _TELLING = ("response", "inner_exception", "exc_type", "exc_value", "exc_traceba
 """What azure-core's errors carry along: the request with its secrets, and frames."""
 
 
-def told(exc: BaseException) -> TokenError:
+def failure_of(exc: BaseException) -> TokenError:
     """What a credential raised, as an error that holds no secret.
 
     Its cause is the credential's own error if that is one of Azure's, without what it carries along
@@ -147,9 +148,11 @@ def told(exc: BaseException) -> TokenError:
         said = "it cannot say why"
     text = _JWT.sub("<token>", said)
     if isinstance(exc, TokenError):
-        return TokenError(text)
+        error = exc.again(text)
+        error.__cause__ = None
+        return error
     words = f"{type(exc).__name__}: {their_words(text)}"
-    error = TokenError(f"no token from Microsoft Entra ID: {words}")
+    error = no_token(f"no token from Microsoft Entra ID: {words}")
     if text == said and type(exc).__module__.startswith("azure."):
         exc.__traceback__ = exc.__cause__ = exc.__context__ = None
         for name in _TELLING:

@@ -1,4 +1,4 @@
-"""Login: what each physical connection needs anew, a role and a password.
+"""Gives each physical connection what it signs in with: a role, and the password of that moment.
 
 A driver module asks for a `Grant`, connects with it, and tells what the server made of it. It does
 not know whether the password is a token or a fixed one.
@@ -7,13 +7,13 @@ not know whether the password is a token or a fixed one.
 from __future__ import annotations
 
 import logging
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from azpgauth.errors import TokenError
 from azpgauth.identity.claims import claims_of, no_role, role_of
+from azpgauth.server.diagnosis import mends
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from azpgauth.identity.flight import Flight
     from azpgauth.identity.token import Token
     from azpgauth.identity.tokens import Refresh, TokenSource
+    from azpgauth.runtime.waiting import Wait
 
 __all__ = ["Grant", "Login", "StaticLogin", "TokenLogin"]
 
@@ -28,12 +29,6 @@ logger = logging.getLogger("azpgauth.login")
 
 LONG = 6000
 """Bytes of a token from which PgBouncer may refuse it: https://github.com/pgbouncer/pgbouncer/issues/874"""
-
-_REFUSED = re.compile(
-    r"password authentication failed|access token|audience claim|oid claim|oid mismatch"
-    r"|AAD_AUTH_TOKENTYPE|authentication failed",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -90,27 +85,25 @@ class Login(Protocol):
     def role(self) -> str | None:
         """The role, as far as it is known by now."""
 
-    def grant(self) -> Grant:
+    async def grant(self, wait: Wait) -> Grant:
         """What to sign in with now. May wait for a token.
+
+        Args:
+            wait: How to wait.
 
         Raises:
             TokenError: There is none.
             RoleError: It names no role.
         """
 
-    async def agrant(self) -> Grant:
-        """As `grant`, on an event loop."""
-
-    def regrant(self, refused: Grant, message: str) -> Grant | None:
+    async def regrant(self, refused: Grant, message: str, wait: Wait) -> Grant | None:
         """What to try once more with, after the server refused; None if there is no point.
 
         Args:
             refused: What was refused.
             message: The server's words.
+            wait: How to wait.
         """
-
-    async def aregrant(self, refused: Grant, message: str) -> Grant | None:
-        """As `regrant`, on an event loop."""
 
     def accepted(self, grant: Grant) -> None:
         """The server accepted this."""
@@ -118,7 +111,7 @@ class Login(Protocol):
     def prefetch(self) -> None:
         """Begin to get what the first grant will need, without waiting for it."""
 
-    def hold(self) -> Callable[[], None]:
+    def keep_fresh(self) -> Callable[[], None]:
         """A pool is open; the returned function says that it closed."""
 
 
@@ -129,18 +122,11 @@ class StaticLogin:
     role: str
     password: str | None = field(repr=False, default=None)
 
-    def grant(self) -> Grant:
+    async def grant(self, wait: Wait) -> Grant:  # noqa: ARG002 - nothing to wait for
         """The fixed role and password."""
         return Grant(self.role, self.password)
 
-    async def agrant(self) -> Grant:
-        """The fixed role and password."""
-        return self.grant()
-
-    def regrant(self, refused: Grant, message: str) -> None:
-        """A fixed password refused once is refused again."""
-
-    async def aregrant(self, refused: Grant, message: str) -> None:
+    async def regrant(self, refused: Grant, message: str, wait: Wait) -> None:
         """A fixed password refused once is refused again."""
 
     def accepted(self, grant: Grant) -> None:
@@ -149,7 +135,7 @@ class StaticLogin:
     def prefetch(self) -> None:
         """Nothing to get."""
 
-    def hold(self) -> Callable[[], None]:
+    def keep_fresh(self) -> Callable[[], None]:
         """Nothing to keep fresh."""
         return _nothing
 
@@ -202,39 +188,25 @@ class TokenLogin:
         """The role, as far as it is known by now."""
         return self._explicit or (self._known[1] if self._known else None)
 
-    def grant(self) -> Grant:
+    async def grant(self, wait: Wait) -> Grant:
         """The present token and its role."""
-        self._failed_ahead()
-        token, fresh = self.source.get(self.timeout)
-        fresh = self._looked_at(token) or fresh
+        self._raise_what_failed_ahead()
+        token, fresh = await self.source.get_with(wait, self.timeout)
+        fresh = self._asked_for_ahead(token) or fresh
+        self._warn_of_length(token)
         role = self._role_at_once(token)
         if role is None:
-            role = self._role_from(token, self._fallback_token())
+            role = self._role_from(token, await self._fallback_token(wait))
         return Grant(role, token.value, fresh, token)
 
-    async def agrant(self) -> Grant:
-        """The present token and its role."""
-        self._failed_ahead()
-        token, fresh = await self.source.aget(self.timeout)
-        fresh = self._looked_at(token) or fresh
-        role = self._role_at_once(token)
-        if role is None:
-            role = self._role_from(token, await self._afallback_token())
-        return Grant(role, token.value, fresh, token)
-
-    def regrant(self, refused: Grant, message: str) -> Grant | None:
+    async def regrant(self, refused: Grant, message: str, wait: Wait) -> Grant | None:
         """Another token, if the refused one came from the cache."""
-        if not _worth_another_token(refused, message) or refused.token is None:
+        if refused.fresh or refused.token is None or not mends("token", message):
             return None
-        token = self.source.instead_of(refused.token, self.timeout, by=self)
-        return self._regranted(token, refused)
-
-    async def aregrant(self, refused: Grant, message: str) -> Grant | None:
-        """Another token, if the refused one came from the cache."""
-        if not _worth_another_token(refused, message) or refused.token is None:
+        token = await self.source.get_other_with(wait, refused.token, self.timeout, by=self)
+        if token is None:
             return None
-        token = await self.source.ainstead_of(refused.token, self.timeout, by=self)
-        return self._regranted(token, refused)
+        return Grant(self._role_at_once(token) or refused.role, token.value, True, token)
 
     def accepted(self, grant: Grant) -> None:
         """The token proved good."""
@@ -245,12 +217,12 @@ class TokenLogin:
         """Begin to fetch the token."""
         self._ahead = self.source.prefetch()
 
-    def hold(self) -> Callable[[], None]:
+    def keep_fresh(self) -> Callable[[], None]:
         """Keep the token fresh until the returned function is called."""
-        return self.source.hold(self._refresh)
+        return self.source.keep_fresh(self._refresh)
 
-    def _failed_ahead(self) -> None:
-        """What `prefetch` asked for failed a moment ago: it is told now, rather than asked again.
+    def _raise_what_failed_ahead(self) -> None:
+        """What `prefetch` asked for failed a moment ago: say so now, rather than ask again.
 
         Raises:
             TokenError: It failed, and its pause is not over.
@@ -260,10 +232,14 @@ class TokenLogin:
         if ahead is not None and isinstance(error, TokenError):
             self._ahead = None
             if self.source.paused and not ahead.short:
-                raise TokenError(*error.args) from error.__cause__
+                raise error.again()
 
-    def _looked_at(self, token: Token) -> bool:
+    def _asked_for_ahead(self, token: Token) -> bool:
         """Whether this is what `prefetch` asked for: then it is as fresh as if asked for now."""
+        ahead, self._ahead = self._ahead, None
+        return ahead is not None and ahead.future.done() and ahead.future.result() is token
+
+    def _warn_of_length(self, token: Token) -> None:
         if self._pgbouncer and len(token.value) > LONG:
             self._pgbouncer = False  # said once
             logger.warning(
@@ -272,8 +248,6 @@ class TokenLogin:
                 "in with a managed identity",
                 len(token.value),
             )
-        ahead, self._ahead = self._ahead, None
-        return ahead is not None and ahead.future.done() and ahead.future.result() is token
 
     def _role_at_once(self, token: Token) -> str | None:
         if self._explicit is not None:
@@ -286,17 +260,11 @@ class TokenLogin:
             self._known = (token, role)
         return role
 
-    # An identity that may not ask for the management scope has no name there: that is an answer.
-
-    def _fallback_token(self) -> Token | None:
-        with suppress(TokenError):
-            return self._fallback.get(self.timeout)[0] if self._fallback is not None else None
-        return None
-
-    async def _afallback_token(self) -> Token | None:
+    async def _fallback_token(self, wait: Wait) -> Token | None:
         if self._fallback is not None:
+            # An identity that may not ask for the management scope has no name there: an answer.
             with suppress(TokenError):
-                return (await self._fallback.aget(self.timeout))[0]
+                return (await self._fallback.get_with(wait, self.timeout))[0]
         return None
 
     def _role_from(self, token: Token, management: Token | None) -> str:
@@ -306,12 +274,3 @@ class TokenLogin:
         self._fallback_role = role
         self._known = (token, role)
         return role
-
-    def _regranted(self, token: Token | None, refused: Grant) -> Grant | None:
-        if token is None:
-            return None
-        return Grant(self._role_at_once(token) or refused.role, token.value, True, token)
-
-
-def _worth_another_token(refused: Grant, message: str) -> bool:
-    return not refused.fresh and bool(_REFUSED.search(message))

@@ -81,11 +81,10 @@ class Pause:
         left = seconds - (now - self.since) if within(self.since, now, seconds) else 0.0
         return left if left >= 0.001 else 0.0
 
-    def told(self, left: float) -> TokenError:
+    def refusal(self, left: float) -> TokenError:
         """The failure before it, for whoever comes while so many seconds are left of it."""
-        error = TokenError(f"{self.error}; the next try is in {ceil(left)} s")
-        error.__cause__ = self.error.__cause__ if self.error is not None else None
-        return error
+        error = self.error or TokenError("no token from Microsoft Entra ID")
+        return error.again(f"{error.said}; the next try is in {ceil(left)} s")
 
 
 Decision = Literal["use", "use and renew", "fetch"]

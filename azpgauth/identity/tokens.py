@@ -2,7 +2,7 @@
 
 What to do when is decided in `schedule`, how requests are made in `fetching`. Here is who asks:
 threads, tasks and loops, whoever was refused with a token, and whoever holds the source
-(`TokenSource.hold`), for whom a `Refresher` renews it in the background.
+(`TokenSource.keep_fresh`), for whom a `Refresher` renews it in the background.
 
 A request runs on a thread of its own, that of an async credential in a task of its own, and
 everybody waits for its `Flight`. So the first caller is not special: it can time out, be cancelled
@@ -11,7 +11,6 @@ or live on an event loop like any other.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import threading
@@ -26,13 +25,15 @@ from azpgauth.identity.flight import Answer, Flight, token_from
 from azpgauth.identity.refresher import Refresher
 from azpgauth.identity.schedule import AT_ONCE, decide
 from azpgauth.identity.token import Token, TokenInfo
+from azpgauth.runtime.forks import renew_in_child
 from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from azpgauth.identity.clock import Clock
-    from azpgauth.runtime.waiting import Wait
+from azpgauth.runtime.waiting import Wait
 
 __all__ = ["RECHECK", "Refresh", "TokenInfo", "TokenSource"]
 
@@ -80,10 +81,11 @@ class TokenSource(Fetching):
         super().__init__(
             mint, mint_anew or mint, amint, patience, clock or SystemClock(), jitter, run
         )
-        _sources.add(self)
+        renew_in_child(self)
 
-    def _begin_process(self) -> None:
-        super()._begin_process()
+    def begin_process(self) -> None:
+        """Nobody holds it in this process yet, and no thread renews it."""
+        super().begin_process()
         self._refresher: Refresher | None = None
         self._holders = 0
         self._renewed_for = 0  # those among them who want it renewed in the background
@@ -150,15 +152,19 @@ class TokenSource(Fetching):
         Raises:
             TokenError: The request failed, or did not end in time.
         """
-        return run(token_from(self._ask(), timeout, BLOCKING, self._look))
+        return run(self.get_with(BLOCKING, timeout))
 
     async def aget(self, timeout: float | None = None) -> tuple[Token, bool]:
         """As `get`, without blocking the event loop."""
-        if self._amint is not None:
-            self._loop = weakref.ref(asyncio.get_running_loop())
-        return await token_from(self._ask(), timeout, ON_LOOP, self._look)
+        return await self.get_with(ON_LOOP, timeout)
 
-    def instead_of(
+    async def get_with(self, wait: Wait, timeout: float | None = None) -> tuple[Token, bool]:
+        """As `get`, in the way of waiting that is given."""
+        if self._amint is not None and (loop := running_loop()) is not None:
+            self._loop = weakref.ref(loop)
+        return await token_from(self._ask(), timeout, wait, self._look)
+
+    def get_other(
         self, refused: Token, timeout: float | None = None, *, by: object = None
     ) -> Token | None:
         """Another token than the one the server refused, minted past the credential's cache.
@@ -172,18 +178,19 @@ class TokenSource(Fetching):
             Another token; None if there is none to be had, a request failed a moment ago, or
             `refused` came from here and never let them in: asking once more would change nothing.
         """
-        return run(self._instead_of(refused, timeout, by, BLOCKING))
+        return run(self.get_other_with(BLOCKING, refused, timeout, by=by))
 
-    async def ainstead_of(
+    async def aget_other(
         self, refused: Token, timeout: float | None = None, *, by: object = None
     ) -> Token | None:
-        """As `instead_of`, without blocking the event loop."""
-        return await self._instead_of(refused, timeout, by, ON_LOOP)
+        """As `get_other`, without blocking the event loop."""
+        return await self.get_other_with(ON_LOOP, refused, timeout, by=by)
 
-    async def _instead_of(
-        self, refused: Token, timeout: float | None, by: object, wait: Wait
+    async def get_other_with(
+        self, wait: Wait, refused: Token, timeout: float | None = None, *, by: object = None
     ) -> Token | None:
-        while (asked := self._ask_instead_of(refused, by)) is not None:
+        """As `get_other`, in the way of waiting that is given."""
+        while (asked := self._ask_other(refused, by)) is not None:
             answer, final = asked
             try:
                 token, _ = await token_from(answer, timeout, wait, self._look)
@@ -226,9 +233,7 @@ class TokenSource(Fetching):
                 self._fetch()
             return token
 
-    def _ask_instead_of(
-        self, refused: Token, by: object = None
-    ) -> tuple[Token | Flight, bool] | None:
+    def _ask_other(self, refused: Token, by: object = None) -> tuple[Token | Flight, bool] | None:
         """Another token or what will bring it, and whether that is the last word."""
         self._look(None if self._amint is None else running_loop())
         with self._deciding():
@@ -248,7 +253,7 @@ class TokenSource(Fetching):
 
     # -- renewing in the background --------------------------------------------------------
 
-    def hold(self, refresh: Refresh | None = None) -> Callable[[], None]:
+    def keep_fresh(self, refresh: Refresh | None = None) -> Callable[[], None]:
         """Keep the token fresh until the returned function is called (once or more).
 
         Args:
@@ -303,15 +308,3 @@ class TokenSource(Fetching):
     def _renew_on_loop(self) -> None:
         with self._deciding():
             self._fetch()
-
-
-_sources: weakref.WeakSet[TokenSource] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for source in list(_sources):
-        source._begin_process()  # noqa: SLF001 - one idea
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,139 +1,111 @@
-"""Opening: plan, login and driver to a proven pool; here a failed connect is explained."""
+"""Opens what a driver's module makes, again while that may help, and explains a failed connect."""
 
 from __future__ import annotations
 
 import asyncio
 import encodings.idna  # noqa: F401 - else the first look-up of a name imports it
 import time
-from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from azpgauth.errors import AzpgauthError, ConnectError
 from azpgauth.opening.closing import closing
+from azpgauth.runtime.drivers import DRIVERS
 from azpgauth.runtime.importing import guard, load
 from azpgauth.runtime.printable import one_line, their_words
 from azpgauth.runtime.redacted import scrubbed
-from azpgauth.server.diagnosis import diagnose, retry_delay
+from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
+from azpgauth.server.diagnosis import diagnose, mends, retry_delay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator
 
-    from azpgauth.identity.login import Login
-    from azpgauth.runtime.redacted import Redacted
-    from azpgauth.server.plan import ConnectPlan
+    from azpgauth.drivers.driver import ConnectArguments
+    from azpgauth.runtime.waiting import Wait
 
-__all__ = ["ASYNC_DRIVERS", "Opening", "Prepared"]
+__all__ = ["Opening", "aopened", "load_driver", "opened", "unopened"]
 
 T = TypeVar("T")
 
-_MODULES = {
-    "psycopg": "azpgauth.drivers.psycopg",
-    "psycopg-async": "azpgauth.drivers.psycopg",
-    "psycopg2": "azpgauth.drivers.psycopg2",
-    "sqlalchemy": "azpgauth.drivers.sqlalchemy",
-    "sqlalchemy-async": "azpgauth.drivers.sqlalchemy",
-    "asyncpg": "azpgauth.drivers.asyncpg",
-}
-"""For each driver, its module here; all of these have the same functions."""
 
-ASYNC_DRIVERS = ("psycopg-async", "sqlalchemy-async", "asyncpg")
-"""Those that need an event loop."""
+def load_driver(arguments: ConnectArguments) -> tuple[Any, tuple[type[BaseException], ...]]:
+    """The driver's module, and what a failed connect raises there.
 
+    Args:
+        arguments: Which driver.
 
-@dataclass(frozen=True)
-class Prepared:
-    """All that is needed to connect.
-
-    Attributes:
-        driver: `driver.name` of the settings.
-        plan: Where to connect.
-        login: What to sign in with.
-        native: Arguments of the driver's own.
-        options: What only some drivers take.
+    Raises:
+        MissingDriverError: The driver is not installed.
     """
+    with guard():
+        module = load(DRIVERS[arguments.driver].module)
+        return module, (*module.errors(arguments), AzpgauthError)
 
-    driver: str
-    plan: ConnectPlan
-    login: Login
-    native: Redacted[Mapping[str, Any]] | None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self) -> tuple[Any, tuple[type[BaseException], ...]]:
-        """The driver's module, and what a failed connect raises there.
+def _load_while_the_token_comes(arguments: ConnectArguments) -> tuple[Any, Any]:
+    arguments.login.prefetch()
+    return load_driver(arguments)
 
-        The request for the token is under way while it is imported.
 
-        Raises:
-            MissingDriverError: The driver is not installed.
-        """
-        self.login.prefetch()
-        return self.load_driver()
+def unopened(arguments: ConnectArguments) -> Any:
+    """The async driver's pool, which opens when it is first used.
 
-    def load_driver(self) -> tuple[Any, tuple[type[BaseException], ...]]:
-        """As `load`, without a request for the token."""
-        with guard():
-            module = load(_MODULES[self.driver])
-            return module, (*module.errors(**self.options), AzpgauthError)
+    Args:
+        arguments: What to connect with.
 
-    def _arguments(self) -> Mapping[str, Any]:
-        return {} if self.native is None else self.native.held
+    Raises:
+        AzpgauthError: As the driver's `unopened_pool`.
+    """
+    module, _ = _load_while_the_token_comes(arguments)
+    try:
+        return module.unopened_pool(arguments)
+    except AzpgauthError as exc:
+        error = _without_frames(exc)
+    raise error
 
-    def unopened(self) -> Any:
-        """The async driver's pool, which opens when it is first used."""
-        module, _ = self.load()
+
+def opened(arguments: ConnectArguments, how: str) -> Any:
+    """What a function of the driver's module makes; tried again while that may help.
+
+    Args:
+        arguments: What to connect with.
+        how: The function's name: `open_pool` or `connect`.
+
+    Raises:
+        ConnectError: It failed, for good or for too long.
+    """
+    return run(_opened(arguments, how, BLOCKING))
+
+
+async def aopened(arguments: ConnectArguments, how: str) -> Any:
+    """As `opened`, on an event loop.
+
+    Args:
+        arguments: What to connect with.
+        how: The function's name: `aopen_pool` or `aconnect`.
+    """
+    return await _opened(arguments, how, ON_LOOP)
+
+
+async def _opened(arguments: ConnectArguments, how: str, wait: Wait) -> Any:
+    module, errors = await wait.off_loop(_load_while_the_token_comes, arguments)
+    attempts = _Attempts(arguments)
+    while True:
         try:
-            return module.unopened_pool(self.plan, self.login, self._arguments(), **self.options)
-        except AzpgauthError as exc:
-            error = _without_frames(exc)
-        raise error
-
-    def opened(self, how: str) -> Any:
-        """What a function of the driver's module makes; tried again while that may help.
-
-        Args:
-            how: The function: `open_pool` or `connect`.
-
-        Raises:
-            ConnectError: It failed, for good or for too long.
-        """
-        module, errors = self.load()
-        course = _Course(self)
-        while True:
-            try:
-                return getattr(module, how)(
-                    self.plan, self.login, self._arguments(), timeout=course.left(), **self.options
-                )
-            except errors as exc:
-                error = exc
-            time.sleep(course.pause_after(error))
-
-    async def aopened(self, how: str) -> Any:
-        """As `opened`, on an event loop.
-
-        Args:
-            how: The function: `aopen_pool` or `aconnect`.
-        """
-        module, errors = await asyncio.to_thread(self.load)
-        course = _Course(self)
-        while True:
-            try:
-                return await getattr(module, how)(
-                    self.plan, self.login, self._arguments(), timeout=course.left(), **self.options
-                )
-            except errors as exc:
-                error = exc
-            await asyncio.sleep(course.pause_after(error))
+            return await wait.call(getattr(module, how), arguments, timeout=attempts.left())
+        except errors as exc:
+            error = exc
+        await wait.sleep(attempts.pause_after(error))
 
 
-class _Course:
-    """The attempts to open one pool."""
+class _Attempts:
+    """Counts the attempts to open one pool, and says after each whether another one makes sense."""
 
-    def __init__(self, prepared: Prepared) -> None:
-        self._plan = prepared.plan
-        self._login = prepared.login
-        self._deadline = time.monotonic() + prepared.plan.connect_timeout
-        self._attempts = 0
+    def __init__(self, arguments: ConnectArguments) -> None:
+        self._plan = arguments.plan
+        self._login = arguments.login
+        self._deadline = time.monotonic() + arguments.plan.connect_timeout
+        self._count = 0
 
     def left(self) -> int:
         """Seconds for the next attempt."""
@@ -150,10 +122,10 @@ class _Course:
             raise _without_frames(error)
         # SQLAlchemy wraps the driver's error. The frames are the driver's: they hold the password.
         error = (getattr(error, "orig", None) or error).with_traceback(None)
-        self._attempts += 1
+        self._count += 1
         said = str(error).strip() or f"timed out after {self._plan.connect_timeout} s"
-        if diagnose(said).passing:
-            pause = retry_delay(self._attempts, self._deadline - time.monotonic())
+        if mends("waiting", said):
+            pause = retry_delay(self._count, self._deadline - time.monotonic())
             if pause is not None:
                 return pause
         raise self._explained(said) from error
@@ -163,12 +135,14 @@ class _Course:
         name = one_line(self._login.role) if self._login.role else None
         diagnosis = diagnose(said, name, token=hasattr(self._login, "source"))
         role = f' as role "{name}"' if name else ""
-        tried = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
+        tried = f" ({self._count} attempts)" if self._count > 1 else ""
         where = f'database "{one_line(plan.database)}" at {one_line(plan.where)}{role}{tried}'
-        lines = [f"cannot connect to {where}: {their_words(said)}"]
-        if diagnosis.cause:
-            lines += [f"cause: {diagnosis.cause}", f"to do: {diagnosis.remedy}"]
-        return ConnectError(scrubbed("\n  ".join(lines)))
+        return ConnectError(
+            scrubbed(f"cannot connect to {where}: {their_words(said)}"),
+            cause=diagnosis.cause,
+            remedy=scrubbed(diagnosis.remedy),
+            layer=diagnosis.layer,
+        )
 
 
 def _without_frames(error: AzpgauthError) -> AzpgauthError:
@@ -193,9 +167,9 @@ class Opening(Generic[T]):
 
     def __init__(
         self,
-        prepare: Callable[[], Prepared],
+        prepare: Callable[[], ConnectArguments],
         how: str,
-        opened: Callable[[T, Prepared], None],
+        opened: Callable[[T, ConnectArguments], None],
     ) -> None:
         self._prepare = prepare
         self._how = how
@@ -214,7 +188,7 @@ class Opening(Generic[T]):
             await self._closing.__aexit__(*exc)
 
     async def _open(self) -> T:
-        prepared = await asyncio.to_thread(self._prepare)
-        found: T = await prepared.aopened(self._how)
-        self._opened(found, prepared)
+        arguments = await asyncio.to_thread(self._prepare)
+        found: T = await aopened(arguments, self._how)
+        self._opened(found, arguments)
         return found

@@ -1,4 +1,4 @@
-"""connect…: from settings to the driver's own pool or connection; the functions that users call."""
+"""Opens the driver's own pool or connection with settings: the functions that users call."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from azpgauth.errors import Problem, SettingsError
-from azpgauth.opening.attempts import ASYNC_DRIVERS, Opening, Prepared
-from azpgauth.opening.info import remember
+from azpgauth.opening.attempts import Opening, opened, unopened
+from azpgauth.opening.info import register
 from azpgauth.opening.prepare import from_env, prepare
+from azpgauth.runtime.drivers import ASYNC_DRIVERS
+from azpgauth.runtime.printable import either
 from azpgauth.runtime.redacted import Redacted
 
 if TYPE_CHECKING:
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from typing_extensions import Unpack
 
+    from azpgauth.drivers.driver import ConnectArguments
     from azpgauth.drivers.psycopg2_pool import ConnectionPool as Psycopg2Pool
     from azpgauth.opening.prepare import Credential
+    from azpgauth.runtime.drivers import DriverName
     from azpgauth.settings import Settings
 
 __all__ = [
@@ -77,7 +81,9 @@ def connect_from_env(
     *, driver: Literal["asyncpg"], **keywords: Unpack[_Keywords]
 ) -> asyncpg.Pool: ...
 @overload
-def connect_from_env(*, driver: str | Mapping[str, Any], **keywords: Unpack[_Keywords]) -> Any: ...
+def connect_from_env(
+    *, driver: DriverName | Mapping[str, Any], **keywords: Unpack[_Keywords]
+) -> Any: ...
 
 
 def connect_from_env(**keywords: Any) -> Any:
@@ -141,10 +147,10 @@ def connect(
         >>> settings = load_settings(driver="psycopg")  # doctest: +SKIP
         >>> pool = connect(settings)  # doctest: +SKIP
     """
-    passed: Redacted[Credential] | None = Redacted.of(credential)
-    arguments = Redacted.of(native)
+    held: Redacted[Credential] | None = Redacted.of(credential)
+    own = Redacted.of(native)
     del credential, native  # a traceback shows locals
-    return _pool(prepare(settings, passed, arguments))
+    return _pool(prepare(settings, held, own))
 
 
 @overload
@@ -161,7 +167,7 @@ def connection_from_env(
 ) -> sqlalchemy.Connection: ...
 @overload
 def connection_from_env(
-    *, driver: str | Mapping[str, Any], **keywords: Unpack[_Keywords]
+    *, driver: DriverName | Mapping[str, Any], **keywords: Unpack[_Keywords]
 ) -> Any: ...
 
 
@@ -184,11 +190,11 @@ def connection_from_env(**keywords: Any) -> Any:
     """
     given = Redacted(keywords)
     del keywords  # a traceback shows locals
-    prepared = from_env(given)
-    if prepared.driver in ASYNC_DRIVERS:
-        raise _wrong_driver(prepared.driver, "connection_from_env", "aconnection_from_env")
-    conn = prepared.opened("connect")
-    remember(conn, prepared)
+    arguments = from_env(given)
+    if arguments.driver in ASYNC_DRIVERS:
+        raise _wrong_driver(arguments.driver, "connection_from_env", "aconnection_from_env")
+    conn = opened(arguments, "connect")
+    register(conn, arguments)
     return conn
 
 
@@ -206,7 +212,7 @@ def aconnect_from_env(
 ) -> Opening[asyncpg.Pool]: ...
 @overload
 def aconnect_from_env(
-    *, driver: str | Mapping[str, Any], **keywords: Unpack[_Keywords]
+    *, driver: DriverName | Mapping[str, Any], **keywords: Unpack[_Keywords]
 ) -> Opening[Any]: ...
 
 
@@ -236,7 +242,7 @@ def aconnect_from_env(**keywords: Any) -> Opening[Any]:
     return Opening(
         lambda: _on_loop(from_env(given, on_loop=True), "aconnect_from_env"),
         "aopen_pool",
-        remember,
+        register,
     )
 
 
@@ -263,12 +269,12 @@ def aconnect(
     Example:
         >>> pool = await aconnect(settings)  # doctest: +SKIP
     """
-    passed: Redacted[Credential] | None = Redacted.of(credential)
-    arguments = Redacted.of(native)
+    held: Redacted[Credential] | None = Redacted.of(credential)
+    own = Redacted.of(native)
     return Opening(
-        lambda: _on_loop(prepare(settings, passed, arguments, on_loop=True), "aconnect"),
+        lambda: _on_loop(prepare(settings, held, own, on_loop=True), "aconnect"),
         "aopen_pool",
-        remember,
+        register,
     )
 
 
@@ -286,7 +292,7 @@ def aconnection_from_env(
 ) -> Opening[asyncpg.Connection]: ...
 @overload
 def aconnection_from_env(
-    *, driver: str | Mapping[str, Any], **keywords: Unpack[_Keywords]
+    *, driver: DriverName | Mapping[str, Any], **keywords: Unpack[_Keywords]
 ) -> Opening[Any]: ...
 
 
@@ -312,19 +318,19 @@ def aconnection_from_env(**keywords: Any) -> Opening[Any]:
     return Opening(
         lambda: _on_loop(from_env(given, on_loop=True), "aconnection_from_env"),
         "aconnect",
-        remember,
+        register,
     )
 
 
-def _pool(prepared: Prepared) -> Any:
+def _pool(arguments: ConnectArguments) -> Any:
     """The pool that `connect` returns."""
-    if prepared.driver not in ASYNC_DRIVERS:
-        pool = prepared.opened("open_pool")
+    if arguments.driver not in ASYNC_DRIVERS:
+        pool = opened(arguments, "open_pool")
     else:
-        if prepared.driver == "asyncpg":
+        if arguments.driver == "asyncpg":
             _need_loop()
-        pool = prepared.unopened()
-    remember(pool, prepared)
+        pool = unopened(arguments)
+    register(pool, arguments)
     return pool
 
 
@@ -344,16 +350,16 @@ def _need_loop() -> None:
         ) from None
 
 
-def _on_loop(prepared: Prepared, function: str) -> Prepared:
+def _on_loop(arguments: ConnectArguments, function: str) -> ConnectArguments:
     """Refuse a sync driver where an async one is needed."""
-    if prepared.driver not in ASYNC_DRIVERS:
-        raise _wrong_driver(prepared.driver, function, function[1:])
-    return prepared
+    if arguments.driver not in ASYNC_DRIVERS:
+        raise _wrong_driver(arguments.driver, function, function[1:])
+    return arguments
 
 
 def _wrong_driver(driver: str, function: str, other: str) -> SettingsError:
     kind = "a sync" if driver in ASYNC_DRIVERS else "an async"
-    fitting = "one that is not async" if driver in ASYNC_DRIVERS else " or ".join(ASYNC_DRIVERS)
+    fitting = "one that is not async" if driver in ASYNC_DRIVERS else either(ASYNC_DRIVERS)
     return SettingsError(
         [
             Problem(

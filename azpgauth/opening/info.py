@@ -1,4 +1,4 @@
-"""What an open pool signs in with: `token_info`."""
+"""Tells what an open pool signs in with: `token_info`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from azpgauth.identity.login import TokenLogin
 
 if TYPE_CHECKING:
+    from azpgauth.drivers.driver import ConnectArguments
     from azpgauth.identity.login import Login
-    from azpgauth.opening.attempts import Prepared
 
-__all__ = ["PoolTokenInfo", "remember", "token_info"]
+__all__ = ["PoolTokenInfo", "register", "token_info"]
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def token_info(pool: object) -> PoolTokenInfo:
     return PoolTokenInfo(login.role)
 
 
-def remember(pool: object, prepared: Prepared) -> None:
+def register(pool: object, arguments: ConnectArguments) -> None:
     """A pool or connection was opened: `token_info` can tell of it as long as it lives."""
-    _logins[pool] = prepared.login
+    _logins[pool] = arguments.login
 
 
 _logins: weakref.WeakKeyDictionary[object, Login] = weakref.WeakKeyDictionary()

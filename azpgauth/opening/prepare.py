@@ -1,4 +1,4 @@
-"""Settings, and what a call passed, to a plan, a login and a driver: all that is needed to connect.
+"""Turns settings, and what a call was given, into what a driver needs to connect.
 
 The only place where all parts meet.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from azpgauth.errors import Problem, SettingsError, TokenError
+from azpgauth.drivers.driver import ConnectArguments
+from azpgauth.errors import Problem, SettingsError
 from azpgauth.identity.credential import is_async, is_credential, source_of
+from azpgauth.identity.diagnosis import needs_loop
 from azpgauth.identity.login import Login, StaticLogin, TokenLogin
-from azpgauth.opening.attempts import ASYNC_DRIVERS, Prepared
+from azpgauth.runtime.drivers import ASYNC_DRIVERS, DRIVERS
 from azpgauth.runtime.importing import guard
 from azpgauth.runtime.redacted import Redacted
 from azpgauth.server.clouds import CLOUDS, PGBOUNCER_PORTS
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
     from azure.core.credentials_async import AsyncTokenCredential
 
+    from azpgauth.runtime.drivers import DriverName
     from azpgauth.settings import Settings
 
     Credential: TypeAlias = TokenCredential | AsyncTokenCredential
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["from_env", "login_of", "plan_of", "prepare"]
 
 
-def from_env(keywords: Redacted[dict[str, Any]], *, on_loop: bool = False) -> Prepared:
+def from_env(keywords: Redacted[dict[str, Any]], *, on_loop: bool = False) -> ConnectArguments:
     """Read the settings that a call's keywords lead to, and prepare to connect.
 
     Args:
@@ -58,7 +61,7 @@ def _settings(keywords: Redacted[dict[str, Any]]) -> Settings:
     settings = load_settings(**rest.held, credential={"kind": "default"})
     below = explain(settings)["credential.kind"].shadowed
     if below and below[0][0] in {"password", "none"}:
-        raise _beside(str(below[0][0]))
+        raise _credential_for_nothing(str(below[0][0]))
     return settings
 
 
@@ -68,7 +71,7 @@ def prepare(
     native: Redacted[Mapping[str, Any]] | None,
     *,
     on_loop: bool = False,
-) -> Prepared:
+) -> ConnectArguments:
     """What these settings lead to.
 
     Args:
@@ -84,16 +87,18 @@ def prepare(
         reason = f"is a {type(native.held).__name__} where a mapping is needed"
         action = "write native={...} with arguments of the driver's own"
         raise SettingsError([Problem("native", "argument native", reason, action)])
-    driver = settings.driver.name
+    driver: DriverName = settings.driver.name
     if on_loop and "name" not in settings.driver.model_fields_set:
         driver = "psycopg-async"
     if credential is not None and driver not in ASYNC_DRIVERS and is_async(credential.held):
-        raise TokenError(
-            f"{type(credential.held).__name__} is an async credential; "
-            "pass the one of the same name from azure.identity"
-        )
-    options = {"dialect": settings.driver.dialect} if driver.startswith("sqlalchemy") else {}
-    return Prepared(driver, plan_of(settings), login_of(settings, credential), native, options)
+        raise needs_loop(type(credential.held).__name__)
+    return ConnectArguments(
+        driver,
+        plan_of(settings),
+        login_of(settings, credential),
+        native,
+        settings.driver.dialect if DRIVERS[driver].dialects else "psycopg",
+    )
 
 
 def plan_of(settings: Settings) -> ConnectPlan:
@@ -112,12 +117,12 @@ def plan_of(settings: Settings) -> ConnectPlan:
     )
 
 
-def login_of(settings: Settings, passed: Redacted[Credential] | None) -> Login:
+def login_of(settings: Settings, credential: Redacted[Credential] | None) -> Login:
     """What these settings sign in with.
 
     Args:
         settings: The settings.
-        passed: A credential object of the program's own.
+        credential: A credential object of the program's own.
 
     Raises:
         SettingsError: A credential object beside a kind that has no tokens.
@@ -128,8 +133,8 @@ def login_of(settings: Settings, passed: Redacted[Credential] | None) -> Login:
     wanted = settings.credential
     role = settings.database.user
     if not isinstance(wanted, TokenCredentialSettings):
-        if passed is not None:
-            raise _beside(wanted.kind)
+        if credential is not None:
+            raise _credential_for_nothing(wanted.kind)
         password = (
             wanted.password.get_secret_value() if isinstance(wanted, PasswordSettings) else None
         )
@@ -140,9 +145,9 @@ def login_of(settings: Settings, passed: Redacted[Credential] | None) -> Login:
 
     cloud = CLOUDS[settings.server.cloud_name]
     scope = wanted.scope or cloud.scope
-    if passed is not None:
-        source = source_of(passed.held, scope)
-        fallback = source_of(passed.held, cloud.management_scope)
+    if credential is not None:
+        source = source_of(credential.held, scope)
+        fallback = source_of(credential.held, cloud.management_scope)
     else:
         source = source_for(wanted, scope, cloud)
         fallback = source_for(wanted, cloud.management_scope, cloud)
@@ -151,13 +156,13 @@ def login_of(settings: Settings, passed: Redacted[Credential] | None) -> Login:
         role=role,
         fallback=fallback,
         timeout=max(settings.pool.timeout, person_timeout(wanted)),
-        owner=None if passed is None else passed.held,
+        owner=None if credential is None else credential.held,
         refresh=wanted.refresh,
         pgbouncer=settings.server.port in PGBOUNCER_PORTS,
     )
 
 
-def _beside(kind: str) -> SettingsError:
+def _credential_for_nothing(kind: str) -> SettingsError:
     reason = f"a credential object beside credential.kind {kind}"
     problem = Problem("credential", "argument credential=", reason, "drop one of the two")
     return SettingsError([problem])

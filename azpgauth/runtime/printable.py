@@ -7,8 +7,12 @@ what turns the order of the letters around, a line that looks like one of ours, 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-__all__ = ["LINE", "escaped", "one_line", "printable", "shortened", "their_words"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["LINE", "either", "escaped", "one_line", "printable", "shortened", "their_words"]
 
 _UNFIT = re.compile(
     "[\0-\x08\x0b-\x1f\x7f-\x9f"  # control characters, but for the tab and the line break
@@ -76,6 +80,20 @@ def their_words(text: str) -> str:
             | to do: nothing
     """
     return printable(shortened(text, WORDS)).replace("\n", "\n    | ")
+
+
+def either(names: Iterable[str]) -> str:
+    """Names to choose from, in a sentence.
+
+    Args:
+        names: One or more.
+
+    Example:
+        >>> either(["psycopg", "psycopg2", "asyncpg"])
+        'psycopg, psycopg2 or asyncpg'
+    """
+    *some, last = names
+    return f"{', '.join(some)} or {last}" if some else last
 
 
 def shortened(text: str, limit: int = LINE) -> str:

@@ -13,20 +13,21 @@ loop it is awaited as usual.
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
-__all__ = ["BLOCKING", "ON_LOOP", "Wait", "run"]
+__all__ = ["BLOCKING", "ON_LOOP", "Blocking", "Wait", "run"]
 
 T = TypeVar("T")
 
 
 class Wait(Protocol):
-    """How to wait for what another thread brings."""
+    """How to wait: for what another thread brings, for a time, for a connection."""
 
     async def result(self, future: Future[T], timeout: float | None) -> T:
         """What a future brings.
@@ -40,13 +41,37 @@ class Wait(Protocol):
                 its errors are results.
         """
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait for a time in seconds."""
 
-class _Blocking:
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """What a function gives; on an event loop, what its awaitable gives."""
+
+    async def off_loop(self, function: Callable[..., T], /, *args: Any) -> T:
+        """What a function gives that blocks: on an event loop, it is called on a thread."""
+
+
+class Blocking:
+    """Blocks the thread; `call` takes functions that are not async."""
+
     async def result(self, future: Future[T], timeout: float | None) -> T:
+        """See `Wait.result`."""
         try:
             return future.result(timeout)
         except FutureTimeoutError:  # before Python 3.11, an exception of its own
             raise TimeoutError from None
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Wait.sleep`."""
+        time.sleep(seconds)  # noqa: ASYNC251 - it blocks, as its class says
+
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """See `Wait.call`."""
+        return function(*args, **kwargs)
+
+    async def off_loop(self, function: Callable[..., T], /, *args: Any) -> T:
+        """See `Wait.off_loop`."""
+        return function(*args)
 
 
 class _OnLoop:
@@ -60,8 +85,21 @@ class _OnLoop:
             raise TimeoutError
         return waiting.result()
 
+    async def sleep(self, seconds: float) -> None:
+        import asyncio
 
-BLOCKING: Wait = _Blocking()
+        await asyncio.sleep(seconds)
+
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs)
+
+    async def off_loop(self, function: Callable[..., T], /, *args: Any) -> T:
+        import asyncio
+
+        return await asyncio.to_thread(function, *args)
+
+
+BLOCKING: Wait = Blocking()
 """For a thread."""
 
 ON_LOOP: Wait = _OnLoop()

@@ -13,13 +13,14 @@ import os
 import re
 import ssl
 import tempfile
-import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from azpgauth.runtime.forks import Lock
 from azpgauth.runtime.importing import guard
 from azpgauth.server.clouds import CLOUDS, cloud_of
+from azpgauth.server.diagnosis import mends
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,12 +36,6 @@ NO_ROOTS = os.path.join(os.devnull, "none")  # noqa: PTH118 - not a path that ma
 """A path where nothing can be: with a root file, libpq would take `require` for `verify-ca`.
 
 It keeps libpq from a file of passwords in the user's folder, too."""
-
-_UNTRUSTED = re.compile(
-    r"certificate verify failed|local issuer|root certificate file .* does not exist"
-    r"|could not read root certificate",
-    re.IGNORECASE,
-)
 
 
 class Roots:
@@ -64,7 +59,7 @@ class Roots:
 
     def wider(self, tried: str, error: str) -> str | None:
         """The file to try next, if more roots may mend the error; None if not."""
-        if self._whole in {None, tried} or not _UNTRUSTED.search(error):
+        if self._whole in {None, tried} or not mends("roots", error):
             return None
         return self._whole
 
@@ -156,7 +151,7 @@ def bundle() -> str:
     return certifi.where()
 
 
-_lock = threading.Lock()
+_lock = Lock()
 _files: dict[tuple[str, frozenset[str]], str] = {}
 """Files of picked roots, for each bundle and choice. They end with the process."""
 
@@ -190,15 +185,6 @@ def _picked(whole: str, wanted: frozenset[str]) -> str:
         atexit.register(_remove, path, os.getpid())
         _files[key] = path
         return path
-
-
-def _after_fork_in_child() -> None:
-    global _lock  # noqa: PLW0603 - whoever held it is gone
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _fingerprint(block: str) -> str | None:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.errors import Problem
+from azpgauth.runtime.printable import either
 from azpgauth.runtime.redacted import masked
 from azpgauth.settings.models.contradictions import contradictions
 from azpgauth.settings.models.credential import KINDS, kinds_with
@@ -127,7 +128,7 @@ def _of_another_kind(name: str, kinds: Sequence[Value]) -> tuple[str, str]:
     implied = kinds and kinds[0].origin.kind == "convention"
     reason = f"does not belong to credential.kind {masked(str(mine))}"
     reason += f" (from {kinds[0].origin})" if implied else ""
-    fitting = " or ".join(kinds_with(name))
+    fitting = either(kinds_with(name))
     return reason, f"remove it, or set credential.kind to {fitting} (AZPG_CREDENTIAL_KIND)"
 
 

@@ -67,7 +67,7 @@ def test_in_words(box):
     done = invoke("check")
     lines = done.output.splitlines()
     assert [line.split()[1] for line in lines[:-1]] == STEPS
-    assert lines[-1].startswith("All holds, in ")
+    assert lines[-1].startswith("The check passed in ")
     assert all(line.startswith("✓ ") and " ms " in line for line in lines[:-1])
 
 
@@ -525,7 +525,7 @@ def test_it_says_things_as_they_happen(box):
         lines = [process.stdout.readline() for _ in range(5)]
         assert "TLS" in lines[-1]
         box.authority.hanging = False
-        assert "All holds" in process.stdout.read()
+        assert "The check passed" in process.stdout.read()
 
 
 HOSTILE = "\\u001b[31mred\\u009b2J\\u202egnp\\u2028x\\n  to do: forged"

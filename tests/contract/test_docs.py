@@ -16,7 +16,9 @@ import azpgauth.errors
 import azpgauth.testing
 from azpgauth import ConnectError, SettingsError, connect_from_env, load_settings
 from azpgauth.cli.status import Status
+from azpgauth.identity import diagnosis as identity
 from azpgauth.sandbox.postgres.gateway import Certificate, Mode
+from azpgauth.server import words as server
 from azpgauth.settings.models.sections import SECTIONS
 
 # -- nothing is left out ---------------------------------------------------------------------------
@@ -337,7 +339,7 @@ def test_a_page_without_a_place_for_its_table_is_found():
 
 
 @pytest.mark.parametrize(
-    "pattern", [row[0] for rows in GENERATE["MESSAGES"].values() for row in rows], ids=str
+    "pattern", [row[0] for rows in (server.ROWS, identity.ROWS) for row in rows], ids=str
 )
 def test_messages_are_shown_as_texts_that_fit(pattern):
     found = GENERATE["readable"](pattern.pattern)

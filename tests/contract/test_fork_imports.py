@@ -234,14 +234,22 @@ def test_no_credential_imports_outside_the_guard(box, monkeypatch, kind):
 
 # What holds a lock in the moment of the fork does not exist in the child.
 LOCKED = """
-import os, signal
+import contextlib, os, signal, threading
 from azpgauth.identity import azure as credentials
 from azpgauth.identity import credential as passed
 from azpgauth.server import tls
 
 locks = [module._lock for module in (credentials, passed, tls)]
-for lock in locks:
-    lock.acquire()  # as another thread may
+def hold():
+    with contextlib.ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(lock)
+        held.set()
+        forked.wait()
+
+held, forked = threading.Event(), threading.Event()
+threading.Thread(target=hold).start()
+held.wait()
 child = os.fork()
 if child == 0:
     signal.alarm(10)
@@ -252,8 +260,7 @@ if child == 0:
         status = 0
     finally:
         os._exit(status)
-for lock in locks:
-    lock.release()
+forked.set()
 print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])])
 """
 

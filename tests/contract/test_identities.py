@@ -106,7 +106,7 @@ def test_a_member_signs_in_as_the_group(box, as_kind, monkeypatch):
 def test_a_service_principal_without_a_role_is_told_what_to_set(as_kind, monkeypatch):
     as_kind("client-secret")
     monkeypatch.delenv("AZPG_DATABASE_USER")
-    with pytest.raises(RoleError, match=r"service principal.*AZPG_DATABASE_USER"):
+    with pytest.raises(RoleError, match=r"(?s)service principal.*AZPG_DATABASE_USER"):
         connect_from_env()
 
 
@@ -378,13 +378,22 @@ def test_a_program_that_forgets_to_close_ends_at_once(box, driver, how):
 
 
 FORKING = """
-import os, sys
+import contextlib, os, sys, threading
 from azpgauth import connect_from_env, token_info
 from azpgauth.identity.azure import _lock
 from azpgauth.identity.credential import _lock as other_lock
 pool = connect_from_env(driver="sqlalchemy")
-for held in (_lock, other_lock):
-    held.acquire()  # as another thread may, in the moment of the fork
+locks = (_lock, other_lock)
+def hold():
+    with contextlib.ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(lock)
+        held.set()
+        forked.wait()
+
+held, forked = threading.Event(), threading.Event()
+threading.Thread(target=hold).start()
+held.wait()
 child = os.fork()
 if child == 0:
     pool.dispose(close=False)
@@ -396,8 +405,7 @@ if child == 0:
     assert [t for t in threading.enumerate() if t.name == "azpgauth-refresher"]
     assert token_info(pool).requests == 1
     os._exit(0)
-for held in (_lock, other_lock):
-    held.release()
+forked.set()
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 pool.dispose()
 """

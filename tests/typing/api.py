@@ -21,7 +21,15 @@ from azpgauth import (
     connect_from_env,
     connection_from_env,
 )
+from azpgauth.drivers import asyncpg as asyncpg_driver
+from azpgauth.drivers import psycopg as psycopg_driver
+from azpgauth.drivers import psycopg2 as psycopg2_driver
+from azpgauth.drivers import sqlalchemy as sqlalchemy_driver
+from azpgauth.drivers.driver import AsyncDriver, Driver
 from azpgauth.psycopg2 import ConnectionPool as Psycopg2Pool
+
+DRIVERS: tuple[Driver, ...] = (psycopg_driver, psycopg2_driver, sqlalchemy_driver)
+ASYNC_DRIVERS: tuple[AsyncDriver, ...] = (psycopg_driver, sqlalchemy_driver, asyncpg_driver)
 
 assert_type(connect_from_env(), ConnectionPool[Any])
 assert_type(connect_from_env(driver="psycopg"), ConnectionPool[Any])
@@ -31,6 +39,12 @@ assert_type(connect_from_env(driver="sqlalchemy"), sqlalchemy.Engine)
 assert_type(connect_from_env(driver="sqlalchemy-async"), AsyncEngine)
 assert_type(connect_from_env(driver="asyncpg"), asyncpg.Pool)
 assert_type(connect_from_env(driver={"name": "sqlalchemy", "dialect": "psycopg2"}), Any)
+
+# A driver that does not exist is an error: these comments are ones, too, where it is not.
+connect_from_env(driver="psycopg3")  # type: ignore[call-overload]
+connection_from_env(driver="sqlalchemy-asyncio")  # type: ignore[call-overload]
+aconnect_from_env(driver="asyncpgg")  # type: ignore[call-overload]
+aconnection_from_env(driver="psycopg-asyncio")  # type: ignore[call-overload]
 
 native_to_psycopg2: psycopg2.pool.ThreadedConnectionPool = connect_from_env(driver="psycopg2")
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from azpgauth.drivers.dropin import entry_of, named_servers, tls_of
 from azpgauth.errors import CredentialValueError, EntraConnectionValueError
+from azpgauth.runtime.waiting import BLOCKING, run
 from azpgauth.server.tls import NO_ROOTS, bundle
 from azpgauth.testing import FakeCredential
 
@@ -124,27 +125,27 @@ def test_a_name_stands_in_each_place_or_nobody_is_named(names, in_environment):
 def test_the_scope_is_that_of_the_hosts_cloud(host, resource):
     credential = FakeCredential()
     entry = entry_of(credential, {"host": host})
-    assert entry.login.grant().role == "somebody@example.com"
+    assert run(entry.login.grant(BLOCKING)).role == "somebody@example.com"
     assert credential.scopes == [f"https://{resource}/.default"]
 
 
 def test_the_host_may_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("PGHOST", "shop.postgres.database.usgovcloudapi.net")
     credential = FakeCredential()
-    entry_of(credential, {}).login.grant()
+    run(entry_of(credential, {}).login.grant(BLOCKING))
     assert credential.scopes == ["https://ossrdbms-aad.database.usgovcloudapi.net/.default"]
 
 
 def test_a_user_is_enough():
     credential = FakeCredential(claims={})
     entry = entry_of(credential, {"host": "db.example", "user": "shop-app"})
-    assert entry.login.grant().role == "shop-app"
+    assert run(entry.login.grant(BLOCKING)).role == "shop-app"
     assert len(credential.scopes) == 1
 
 
 def test_a_password_of_the_callers_own_stays():
     entry = entry_of(FakeCredential(), {"host": "db.example", "password": "mine"})
-    assert entry.libpq(entry.login.grant(), "") == {"user": "somebody@example.com"}
+    assert entry.libpq(run(entry.login.grant(BLOCKING)), "") == {"user": "somebody@example.com"}
     assert "mine" not in repr(entry)
 
 

@@ -192,7 +192,7 @@ class Source(RuleBasedStateMachine):
     @rule(by=st.sampled_from([1, 2]))
     def refuse(self, by):
         refused, count = self.present, len(self.requests)
-        asked = self.source._ask_instead_of(refused, by)
+        asked = self.source._ask_other(refused, by)
         now = self.clock.time()
         if refused.value in self.anew and refused.value not in self.proven[by]:
             assert asked is None
@@ -239,7 +239,7 @@ class Source(RuleBasedStateMachine):
     def fork(self):
         """Go on as the child, where no thread of the parent is."""
         lock = self.source._lock
-        self.source._begin_process()
+        self.source.begin_process()
         assert self.source._lock is not lock
         self.requests = []
 

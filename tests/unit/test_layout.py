@@ -24,7 +24,7 @@ ALLOWED = {
     "drivers": {"identity", "server"},
     "opening": {"drivers", "identity", "settings", "server"},
     "sandbox": {"identity", "settings"},
-    "cli": {"opening", "sandbox", "identity", "settings", "server"},
+    "cli": {"opening", "sandbox", "drivers", "identity", "settings", "server"},
     **{dropin: {"drivers", "identity"} for dropin in ("psycopg2", "psycopg3", "sqlalchemy")},
     "__init__": {"opening", "settings"},
     "__main__": {"cli"},

@@ -6,6 +6,7 @@ from azpgauth.errors import RoleError, TokenError
 from azpgauth.identity.login import StaticLogin, TokenLogin
 from azpgauth.identity.token import Token
 from azpgauth.identity.tokens import TokenSource
+from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
 from azpgauth.testing import ManualClock, fake_token
 
 
@@ -17,9 +18,9 @@ def test_a_token_asked_for_ahead_is_fresh_once():
     login = TokenLogin(source(upn="ada"))
     login.prefetch()
     login.source.get()  # it has arrived by now
-    assert [login.grant().fresh, login.grant().fresh] == [True, False]
+    assert [run(login.grant(BLOCKING)).fresh, run(login.grant(BLOCKING)).fresh] == [True, False]
     login.prefetch()
-    assert not login.grant().fresh
+    assert not run(login.grant(BLOCKING)).fresh
 
 
 def test_what_failed_ahead_is_told_and_not_asked_for_again():
@@ -33,17 +34,17 @@ def test_what_failed_ahead_is_told_and_not_asked_for_again():
     login = TokenLogin(TokenSource(refuse, clock=clock, run=lambda work: work()))
     login.prefetch()
     with pytest.raises(TokenError, match="no identity"):
-        login.grant()
+        run(login.grant(BLOCKING))
     assert len(asked) == 1
     clock.wait = lambda event, seconds: clock.advance(seconds) or event.is_set()
     with pytest.raises(TokenError, match="no identity"):
-        login.grant()
+        run(login.grant(BLOCKING))
     assert len(asked) == 2
     clock.advance(10)
     login.prefetch()
     clock.advance(10)  # that was long ago
     with pytest.raises(TokenError, match="no identity"):
-        asyncio.run(login.agrant())
+        asyncio.run(login.grant(ON_LOOP))
     assert len(asked) == 4
 
 
@@ -61,7 +62,7 @@ def test_a_management_scope_that_is_refused_is_not_asked_for_each_connection(awa
     login = TokenLogin(source(appid="1234"), fallback=fallback)
     for _ in range(200):
         with pytest.raises(RoleError, match="1234"):
-            asyncio.run(login.agrant()) if awaited else login.grant()
+            asyncio.run(login.grant(ON_LOOP)) if awaited else run(login.grant(BLOCKING))
         clock.advance(0.05)
     assert 2 <= len(asked) <= 6
 
@@ -69,11 +70,11 @@ def test_a_management_scope_that_is_refused_is_not_asked_for_each_connection(awa
 def test_only_a_refusal_of_a_cached_token_is_worth_another_one():
     count = iter(range(100))
     login = TokenLogin(TokenSource(lambda: Token(fake_token(upn="a", n=next(count)), 9e9, None, 0)))
-    fresh, cached = login.grant(), login.grant()
-    assert login.regrant(fresh, "The access token has expired") is None
-    assert login.regrant(cached, "Connection refused") is None
-    assert login.regrant(cached, 'database "x" does not exist') is None
-    again = login.regrant(cached, 'password authentication failed for user "a"')
+    fresh, cached = run(login.grant(BLOCKING)), run(login.grant(BLOCKING))
+    assert run(login.regrant(fresh, "The access token has expired", BLOCKING)) is None
+    assert run(login.regrant(cached, "Connection refused", BLOCKING)) is None
+    assert run(login.regrant(cached, 'database "x" does not exist', BLOCKING)) is None
+    again = run(login.regrant(cached, 'password authentication failed for user "a"', BLOCKING))
     assert again is not None
     assert again.fresh
     assert again.password != cached.password
@@ -81,13 +82,15 @@ def test_only_a_refusal_of_a_cached_token_is_worth_another_one():
 
 def test_the_explicit_role_wins_and_claims_are_not_read():
     login = TokenLogin(TokenSource(lambda: Token("no token at all", 9e9, None, 0)), role="team")
-    assert login.grant().role == login.role == "team"
+    assert run(login.grant(BLOCKING)).role == login.role == "team"
 
 
 def test_the_management_scope_names_who_the_database_token_does_not():
     login = TokenLogin(source(), fallback=source(upn="ada"))
     assert login.role is None
-    assert [login.grant().role, login.grant().role, login.role] == ["ada"] * 3
+    assert [run(login.grant(BLOCKING)).role, run(login.grant(BLOCKING)).role, login.role] == [
+        "ada"
+    ] * 3
 
 
 def test_nobody_names_the_role():
@@ -95,8 +98,11 @@ def test_nobody_names_the_role():
         raise ValueError("no permission")
 
     login = TokenLogin(source(appid="1234"), fallback=TokenSource(refuse))
-    with pytest.raises(RoleError, match=r"application id 1234.*AZPG_DATABASE_USER"):
-        login.grant()
+    with pytest.raises(RoleError, match="does not name the PostgreSQL role") as caught:
+        run(login.grant(BLOCKING))
+    assert "application id 1234" in caught.value.cause
+    assert "AZPG_DATABASE_USER" in caught.value.remedy
+    assert caught.value.layer == "identity"
 
 
 def test_a_source_that_fails_is_a_token_error():
@@ -104,12 +110,12 @@ def test_a_source_that_fails_is_a_token_error():
         raise ValueError("no identity")
 
     with pytest.raises(TokenError, match="no identity"):
-        TokenLogin(TokenSource(refuse)).grant()
+        run(TokenLogin(TokenSource(refuse)).grant(BLOCKING))
 
 
 def test_reprs_show_no_secret():
     login = TokenLogin(source(upn="ada"))
-    grant = login.grant()
+    grant = run(login.grant(BLOCKING))
     assert grant.password not in f"{login!r} {grant!r} {grant.token!r}"
     assert "hunter2" not in repr(StaticLogin("me", "hunter2"))
-    assert StaticLogin("me", "hunter2").grant().password == "hunter2"
+    assert run(StaticLogin("me", "hunter2").grant(BLOCKING)).password == "hunter2"

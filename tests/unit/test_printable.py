@@ -23,7 +23,7 @@ from azpgauth import (
 )
 from azpgauth.errors import EntraConnectionValueError, missing_driver
 from azpgauth.identity.claims import no_role, who
-from azpgauth.identity.flight import told
+from azpgauth.identity.flight import failure_of
 from azpgauth.identity.tokens import TokenSource
 from azpgauth.runtime.printable import escaped, one_line, printable, shortened, their_words
 from azpgauth.testing import ManualClock
@@ -80,7 +80,7 @@ PROBLEM = Problem(f"[{HOSTILE}]", f"{HOSTILE}.toml {FORGED}", FORGED, HOSTILE + 
 def errors():
     yield SettingsError([PROBLEM, PROBLEM])
     yield missing_driver("psycopg", ImportError(HOSTILE + FORGED))
-    yield told(ValueError(HOSTILE + FORGED))
+    yield failure_of(ValueError(HOSTILE + FORGED))
     yield no_role({"appid": HOSTILE + FORGED})
     for kind in (ConnectError, RoleError, TokenError, MissingDriverError):
         yield kind(HOSTILE)

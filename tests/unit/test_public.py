@@ -1,10 +1,15 @@
 """No public name of an earlier version is lost, and the drop-ins need their own driver alone."""
 
+import ast
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
+
+from azpgauth.opening import connect
+from azpgauth.runtime.drivers import ASYNC_DRIVERS, DRIVERS
 
 OF_0_1_0 = {
     "azpgauth": (
@@ -78,3 +83,24 @@ def test_a_missing_driver_is_told_with_the_command_that_installs_it(module, extr
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert f"pip install 'azpgauth[{extra}]'" in run.stdout
+
+
+def overloaded():
+    """For each function with overloads, the drivers that they name."""
+    found = {}
+    for node in ast.parse(Path(connect.__file__).read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.decorator_list:
+            literals = [each for each in ast.walk(node.args) if isinstance(each, ast.Constant)]
+            names = [each.value for each in literals if isinstance(each.value, str)]
+            found.setdefault(node.name, []).extend(names)
+    return found
+
+
+def test_each_driver_has_its_overload():
+    sync = [name for name in DRIVERS if name not in ASYNC_DRIVERS]
+    assert overloaded() == {
+        "connect_from_env": list(DRIVERS),
+        "connection_from_env": sync,
+        "aconnect_from_env": list(ASYNC_DRIVERS),
+        "aconnection_from_env": list(ASYNC_DRIVERS),
+    }

@@ -25,13 +25,15 @@ from azpgauth import (
     explain,
     load_settings,
 )
-from azpgauth.drivers.psycopg2 import _How
+from azpgauth.drivers.driver import ConnectArguments
+from azpgauth.drivers.psycopg2 import _Connecting
 from azpgauth.identity.azure import _Minter
 from azpgauth.identity.login import Grant, StaticLogin
 from azpgauth.identity.token import Token
-from azpgauth.opening.attempts import Opening, Prepared, _Course
+from azpgauth.opening.attempts import Opening, _Attempts
 from azpgauth.opening.prepare import plan_of
 from azpgauth.runtime.redacted import MASK, Redacted, holds_secret, masked, scrubbed
+from azpgauth.runtime.waiting import BLOCKING, run
 from azpgauth.settings.merge import Dropped, Merged
 from azpgauth.settings.models.credential import (
     KINDS,
@@ -250,7 +252,7 @@ def test_our_own_objects_show_no_secret():
     settings = Settings(**{**PASSWORD, "database": {"name": "d", "user": "me"}})
     plan = plan_of(settings)
     native = {"options": f"-c app.secret={SECRET}"}
-    prepared = Prepared("psycopg2", plan, login, Redacted(native))
+    arguments = ConnectArguments("psycopg2", plan, login, Redacted(native))
     client = ClientSecretSettings(
         kind="client-secret", tenant_id="t", client_id="c", client_secret=SECRET
     )
@@ -258,11 +260,11 @@ def test_our_own_objects_show_no_secret():
     minter._credential = Walked()  # as azure-identity's
     objects = [
         *(token, value, layer, Dropped(("credential", "password"), value, "no"), login, settings),
-        *(Merged({("credential", "password"): [value]}), login.grant(), prepared, client, minter),
-        *(Grant("me", SECRET, True, token), _How.of(plan, native), Wish(config=f"u:{SECRET}@h")),
-        _Course(prepared),
+        *(Merged({("credential", "password"): [value]}), run(login.grant(BLOCKING)), arguments),
+        *(client, minter, Grant("me", SECRET, True, token), Wish(config=f"u:{SECRET}@h")),
+        *(_Connecting.with_(arguments), _Attempts(arguments)),
         Problem("a", f"u:{SECRET}@h", f"is password={SECRET}", "b", repr(f"u:{SECRET}@h")),
-        Opening(lambda: prepared, "aconnect", print),
+        Opening(lambda: arguments, "aconnect", print),
     ]
     for each in objects:
         assert [text for _, text in walked("local", each) if SECRET in text] == [], type(each)

@@ -1,4 +1,4 @@
-"""`azpgauth check`: step by step to the server, and what to do where a step does not hold."""
+"""Runs `azpgauth check`: step by step to the server, and what to do where a step fails."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = ["check"]
 @settings_options
 @json_option
 def check(as_json: bool, **keywords: Any) -> None:
-    """Go the whole way to the server, and say what holds.
+    """Go the whole way to the server, and say what works.
 
     Settings, driver, DNS, TCP, TLS, token, role, login, query: each with its time. The first step
-    that does not hold ends it, with its cause and what to do.
+    that fails ends it, with its cause and what to do.
 
-    Exit status: 0 if all hold, else 3 settings, 4 network, 5 TLS, 6 identity, 7 database.
+    Exit status: 0 if it passed, else 3 settings, 4 network, 5 TLS, 6 identity, 7 database.
 
     Example: azpgauth check --env prod
     """
@@ -48,14 +48,14 @@ def check(as_json: bool, **keywords: Any) -> None:
     start = begin
     try:
         for name, step in STEPS:
-            found, error = _tried(state, step)
+            found, error = _done(state, step)
             seconds = time.perf_counter() - start
             entry = {"step": name, "holds": error is None, "seconds": round(seconds, 4)}
             if error is None:
                 report.append({**entry, "found": found})
             else:
-                told = {"error": error.said, "cause": error.cause, "remedy": error.remedy}
-                report.append({**entry, **told})
+                meaning = {"cause": error.cause, "remedy": error.remedy}
+                report.append({**entry, "error": error.said, **meaning})
                 status, problems = error.status, error.problems
             if not as_json:
                 print_step(out, name, seconds, found, error)
@@ -70,13 +70,13 @@ def check(as_json: bool, **keywords: Any) -> None:
             document["problems"] = [asdict(problem) for problem in problems]
         click.echo(json.dumps(document, indent=2))
     elif status is Status.OK:
-        out.print(f"All holds, in {time.perf_counter() - begin:.1f} s.")
+        out.print(f"The check passed in {time.perf_counter() - begin:.1f} s.")
     sys.exit(status)
 
 
-def _tried(state: Check, step: Callable[[Check], Found]) -> tuple[Found, StepError | None]:
-    """What a step found, or why it does not hold."""
-    from azpgauth.cli.check.steps import told, unexpected
+def _done(state: Check, step: Callable[[Check], Found]) -> tuple[Found, StepError | None]:
+    """What a step found, or why it failed."""
+    from azpgauth.cli.check.steps import step_error, unexpected
 
     try:
         return step(state), None
@@ -85,4 +85,4 @@ def _tried(state: Check, step: Callable[[Check], Found]) -> tuple[Found, StepErr
     except Exception as exc:
         if click.get_current_context().find_root().params.get("debug"):
             raise
-        return {}, told(exc, state) if isinstance(exc, AzpgauthError) else unexpected(exc)
+        return {}, step_error(exc) if isinstance(exc, AzpgauthError) else unexpected(exc)

@@ -32,7 +32,7 @@ def encrypted(tls: Tls, host: str, place: tuple[str, int], timeout: float) -> di
         timeout: Seconds to wait for each answer.
 
     Raises:
-        StepError: It does not hold.
+        StepError: It fails.
     """
     roots = tls.roots
     trusted = roots.path

@@ -1,4 +1,4 @@
-"""The steps of `azpgauth check`, each on its own: from the settings to a query.
+"""Does the steps of `azpgauth check`, each on its own: from the settings to a query.
 
 A step gives what it found, as pairs for people and programs; what it raises is a `StepError` that
 says cause, remedy and exit status. They run in order, and each leaves in `Check` what later ones
@@ -19,25 +19,26 @@ from azpgauth.errors import (
     AzpgauthError,
     ConnectError,
     MissingDriverError,
+    RoleError,
     SettingsError,
     TokenError,
 )
 from azpgauth.identity.login import TokenLogin
-from azpgauth.opening.attempts import ASYNC_DRIVERS
+from azpgauth.opening.attempts import aopened, load_driver, opened
 from azpgauth.opening.closing import closing
 from azpgauth.opening.prepare import prepare
-from azpgauth.runtime.printable import one_line
+from azpgauth.runtime.drivers import ASYNC_DRIVERS, DRIVERS
+from azpgauth.runtime.waiting import BLOCKING, run
 from azpgauth.server.clouds import CLOUDS
-from azpgauth.server.diagnosis import diagnose, diagnose_token
 from azpgauth.settings import explain, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from azpgauth.opening.attempts import Prepared
+    from azpgauth.drivers.driver import ConnectArguments
     from azpgauth.settings import Settings
 
-__all__ = ["STEPS", "Check", "StepError", "told", "unexpected"]
+__all__ = ["STEPS", "Check", "StepError", "step_error", "unexpected"]
 
 Found = dict[str, Any]
 """What a step found, for people and programs."""
@@ -56,7 +57,7 @@ class Check:
     """
 
     settings: Settings
-    prepared: Prepared
+    arguments: ConnectArguments
 
     def __init__(self, keywords: Mapping[str, Any]) -> None:
         self._keywords = keywords
@@ -90,24 +91,25 @@ class Check:
         self.settings = load_settings(**self._keywords)
         origins = explain(self.settings).settings
         kinds = dict.fromkeys(each.origin.kind for each in origins if each.origin.kind != "default")
-        self.prepared = prepare(
+        self.arguments = prepare(
             self.settings,
             None,
             None,
             on_loop=self.settings.driver.name in ASYNC_DRIVERS,
         )
-        self.prepared.plan.libpq(0)  # says no to what libpq would read behind the settings
+        self.arguments.plan.libpq(0)  # says no to what libpq would read behind the settings
         return {
-            "server": self.prepared.plan.where,
+            "server": self.arguments.plan.where,
             "database": self.settings.database.name,
             "from": ", ".join(kinds),
         }
 
     def find_driver(self) -> Found:
         """Its packages."""
-        module, _ = self.prepared.load_driver()
-        dialect = self.prepared.options.get("dialect")
-        name = self.prepared.driver + (f" with {dialect}" if dialect else "")
+        module, _ = load_driver(self.arguments)
+        name: str = self.arguments.driver
+        if DRIVERS[self.arguments.driver].dialects:
+            name += f" with {self.arguments.dialect}"
         return {"driver": name, "module": module.__name__}
 
     def look_up(self) -> Found:
@@ -155,8 +157,8 @@ class Check:
         return said
 
     def encrypt(self) -> Found:
-        """TLS, as the settings demand it: of the first host with which it holds."""
-        tls = self.prepared.plan.tls
+        """TLS, as the settings demand it: of the first host with which it works."""
+        tls = self.arguments.plan.tls
         if not self._reached:
             return {"mode": "a socket, no TLS"}
         if tls.mode in {"disable", "prefer"}:
@@ -175,7 +177,7 @@ class Check:
 
     def get_token(self) -> Found:
         """Who signs in."""
-        login = self.prepared.login
+        login = self.arguments.login
         if not isinstance(login, TokenLogin):
             return {"credential": self.settings.credential.kind, "token": "none is needed"}
         wanted = self.settings.credential
@@ -191,18 +193,18 @@ class Check:
 
     def find_role(self) -> Found:
         """The PostgreSQL role."""
-        grant = self.prepared.login.grant()
+        grant = run(self.arguments.login.grant(BLOCKING))
         named = self.settings.database.user is not None
         return {"role": grant.role, "from": "database.user" if named else "the token"}
 
     def sign_in(self) -> Found:
         """A connection, as the driver makes it."""
-        if self.prepared.driver in ASYNC_DRIVERS:
+        if self.arguments.driver in ASYNC_DRIVERS:
             self._loop = asyncio.new_event_loop()
-            self._connection = self._loop.run_until_complete(self.prepared.aopened("aconnect"))
+            self._connection = self._loop.run_until_complete(aopened(self.arguments, "aconnect"))
         else:
-            self._connection = self.prepared.opened("connect")
-        return {"signed in as": self.prepared.login.role}
+            self._connection = opened(self.arguments, "connect")
+        return {"signed in as": self.arguments.login.role}
 
     def query(self) -> Found:
         """What the server says of itself and of this session."""
@@ -225,8 +227,8 @@ class Check:
     def _row(self) -> tuple[Any, ...]:
         conn = self._connection
         if self._loop is not None:
-            return self._loop.run_until_complete(_arow(self.prepared.driver, conn))
-        if self.prepared.driver == "sqlalchemy":
+            return self._loop.run_until_complete(_arow(self.arguments.driver, conn))
+        if self.arguments.driver == "sqlalchemy":
             return tuple(conn.exec_driver_sql(_QUERY).one())
         with conn.cursor() as cursor:
             cursor.execute(_QUERY)
@@ -245,22 +247,16 @@ async def _arow(driver: str, conn: Any) -> tuple[Any, ...]:
     return tuple((await conn.exec_driver_sql(_QUERY)).one())
 
 
-def told(exc: AzpgauthError, check: Check) -> StepError:
+def step_error(exc: AzpgauthError) -> StepError:
     """An error of the library, as one of a step.
 
     Args:
         exc: The error.
-        check: Where it came up.
     """
-    if isinstance(exc, ConnectError) and exc.__cause__ is not None:
-        said = str(exc.__cause__).strip() or str(exc)
-        login = check.prepared.login
-        role = one_line(login.role) if login.role else None
-        diagnosis = diagnose(said, role, token=isinstance(login, TokenLogin))
-        return StepError(said, diagnosis.cause, diagnosis.remedy, status_of(diagnosis.layer))
-    if isinstance(exc, TokenError):
-        diagnosis = diagnose_token(str(exc))
-        return StepError(str(exc), diagnosis.cause, diagnosis.remedy, Status.IDENTITY, ours=True)
+    if isinstance(exc, (ConnectError, TokenError, RoleError)):
+        theirs = str(exc.__cause__ or "").strip() if isinstance(exc, ConnectError) else ""
+        status = status_of(exc)
+        return StepError(theirs or exc.said, exc.cause, exc.remedy, status, ours=not theirs)
     said, _, remedy = str(exc).partition("; run: ")
     if isinstance(exc, MissingDriverError):
         return StepError(said, "the driver is not installed", f"run: {remedy}", status_of(exc))

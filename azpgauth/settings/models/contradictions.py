@@ -1,10 +1,12 @@
-"""What no field can see by itself: settings that contradict each other. Pure."""
+"""Finds settings that contradict each other, which no field can see by itself. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
+from azpgauth.runtime.drivers import DRIVERS
+from azpgauth.runtime.printable import either
 from azpgauth.server.clouds import cloud_of
 from azpgauth.server.tls import ENCRYPTING
 from azpgauth.settings.models.credential import KINDS, TOKENLESS
@@ -37,13 +39,11 @@ def _of_pool(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
 
 def _of_driver(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
     driver, dialect = values.get(("driver", "name")), values.get(("driver", "dialect"))
-    wrong = {"sqlalchemy": "asyncpg", "sqlalchemy-async": "psycopg2"}.get(str(driver))
-    if dialect is not None and dialect == wrong:
-        right = "psycopg2" if driver == "sqlalchemy" else "asyncpg"
-        other = "sqlalchemy-async" if driver == "sqlalchemy" else "sqlalchemy"
+    mine = DRIVERS[driver].dialects if driver in DRIVERS else ()
+    if mine and dialect is not None and dialect not in mine:
+        other = next(name for name, facts in DRIVERS.items() if dialect in facts.dialects)
         message = f"does not go with driver.name {driver}"
-        action = f"set it to psycopg or {right}, or driver.name to {other}"
-        yield "driver.dialect", message, action
+        yield "driver.dialect", message, f"set it to {either(mine)}, or driver.name to {other}"
 
 
 def _of_clouds(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:

@@ -1,4 +1,4 @@
-"""The settings themselves: five sections, frozen, every field described.
+"""Declares the settings: five sections, frozen, every field described.
 
 The descriptions are what users read: keep them to one line that says meaning and unit.
 """
@@ -20,6 +20,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from azpgauth.runtime.drivers import DRIVERS, Dialect, DriverName
+from azpgauth.runtime.printable import either
 from azpgauth.runtime.redacted import MASK
 from azpgauth.server.clouds import cloud_of
 from azpgauth.settings.models.closed import Closed
@@ -182,15 +184,8 @@ class DatabaseSettings(Section):
 class DriverSettings(Section):
     """Which driver."""
 
-    name: Literal[
-        "psycopg", "psycopg-async", "psycopg2", "sqlalchemy", "sqlalchemy-async", "asyncpg"
-    ] = Field(
-        "psycopg",
-        description=(
-            "The driver: psycopg, psycopg-async, psycopg2, sqlalchemy, sqlalchemy-async or asyncpg."
-        ),
-    )
-    dialect: Literal["psycopg", "psycopg2", "asyncpg"] = Field(
+    name: DriverName = Field("psycopg", description=f"The driver: {either(DRIVERS)}.")
+    dialect: Dialect = Field(
         "psycopg",
         description=(
             "What SQLAlchemy connects with: psycopg or psycopg2 under sqlalchemy, "
