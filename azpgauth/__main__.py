@@ -1,4 +1,4 @@
-"""`python -m azpgauth`: the command line."""
+"""Runs the command line: `python -m azpgauth`."""
 
 from azpgauth.cli import main
 

@@ -1,4 +1,4 @@
-"""Every error that azpgauth raises, one tree; each class says what its reader can do.
+"""Defines every error that azpgauth raises, one tree; each class says what its reader can do.
 
     AzpgauthError
      ├── SettingsError        edit the places that .problems names
@@ -122,9 +122,9 @@ class SettingsError(AzpgauthError, ValueError):
 
 def _reported(problems: Iterable[Problem]) -> Iterator[str]:
     """What is said of each; a long list of what is allowed is given once."""
-    told: dict[str, str] = {}
+    first_with: dict[str, str] = {}
     for problem in problems:
-        first = told.setdefault(problem.action, problem.setting)
+        first = first_with.setdefault(problem.action, problem.setting)
         if len(problem.action) > LINE and first != problem.setting:
             yield f"  {replace(problem, action=f'as for {one_line(first)}')}"
         else:

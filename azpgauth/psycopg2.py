@@ -1,4 +1,4 @@
-"""A connection of psycopg2 that signs in with a credential object; the pool that we return."""
+"""Signs a connection of psycopg2 in with a credential object; has the pool that we return, too."""
 
 from __future__ import annotations
 

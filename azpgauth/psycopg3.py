@@ -1,4 +1,4 @@
-"""Connections of psycopg 3 that sign in with a credential object, as azure-postgresql-auth's do."""
+"""Signs connections of psycopg 3 in with a credential object, as azure-postgresql-auth does."""
 
 from __future__ import annotations
 

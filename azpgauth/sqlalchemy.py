@@ -1,4 +1,4 @@
-"""Engines of SQLAlchemy that sign in with a credential object, as azure-postgresql-auth's do."""
+"""Signs SQLAlchemy's engines in with a credential object, as azure-postgresql-auth does."""
 
 from __future__ import annotations
 

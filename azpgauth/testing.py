@@ -1,4 +1,4 @@
-"""Doubles for tests: a credential that counts, tokens made up, a clock that is moved by hand.
+"""Offers doubles for tests: a credential that counts, made-up tokens, a clock moved by hand.
 
 They sign in nowhere. For a test that signs in, use `azpgauth.sandbox`.
 """

@@ -1,4 +1,4 @@
-"""Make the README's pictures anew, from real runs in the sandbox: python docs/pictures.py."""
+"""Make the README's pictures again, from real runs in the sandbox: python docs/pictures.py."""
 
 import io
 import os
@@ -28,7 +28,7 @@ def picture(command: str, environment: dict[str, str]) -> str:
     )
     paper.print(Text(f"$ azpgauth {command}", "bold"))
     as_told = mock.patch.dict(os.environ, environment)
-    to_paper = mock.patch("azpgauth.cli.check.console", return_value=paper)
+    to_paper = mock.patch("azpgauth.cli.check.command.console", return_value=paper)
     with as_told, to_paper, suppress(SystemExit):
         app.main(command.split())
     forget()

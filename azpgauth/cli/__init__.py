@@ -1,4 +1,4 @@
-"""The command line, `azpgauth`."""
+"""Holds the command line, `azpgauth`: a module for each command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands, and how an error of the library is shown: one clean report, no traceback."""
+"""Collects the commands, and shows an error of the library as one clean report, no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`azpgauth config`: every setting, where it came from, and what it lies over."""
+"""Runs `azpgauth config`: shows every setting, where it came from, and what it overrides."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def config(context: click.Context, /, as_json: bool, **keywords: Any) -> None:
         return
     from azpgauth.settings import explain, load_settings
 
-    told = explain(load_settings(**given(keywords)))
+    found = explain(load_settings(**given(keywords)))
     if as_json:
         document = {
-            "settings": {each.setting: _as_data(each) for each in told.settings},
-            "dropped": [{"setting": each.setting, **_as_data(each)} for each in told.dropped],
+            "settings": {each.setting: _as_data(each) for each in found.settings},
+            "dropped": [{"setting": each.setting, **_as_data(each)} for each in found.dropped],
         }
         click.echo(json.dumps(document, indent=2, default=str))
         return
     out = console()
-    for each in told.settings:
+    for each in found.settings:
         out.print(_line(each))
-    for each in told.dropped:
+    for each in found.dropped:
         out.print(_line(each).append(f"  set aside: {one_line(str(each.reason))}", "yellow"))
 
 
@@ -77,6 +77,6 @@ def _line(each: Explained) -> Text:
     line.append("-" if each.value is None else one_line(str(each.value)))
     line.append(f"  {one_line(str(each.origin))}", "dim" if by_default else "cyan")
     for value, origin in each.shadowed:
-        over = f"over {one_line(str(value))} from {one_line(str(origin))}"
-        line.append(f"\n{'':<28} {over}", "dim")
+        overridden = f"overrides {one_line(str(value))} from {one_line(str(origin))}"
+        line.append(f"\n{'':<28} {overridden}", "dim")
     return line

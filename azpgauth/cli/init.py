@@ -1,4 +1,4 @@
-"""`azpgauth init`: a commented file of settings to begin with."""
+"""Runs `azpgauth init`: writes a commented file of settings to begin with."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def init(dotenv: bool, force: bool) -> None:
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(path)
     except FileExistsError:
-        raise click.ClickException(f"{path} exists; --force writes over it") from None
+        raise click.ClickException(f"{path} exists; --force overwrites it") from None
     except OSError as exc:
         raise click.ClickException(f"cannot write {path}: {exc.strerror}") from None
     click.echo(f"{path} written: edit it, then run azpgauth check")

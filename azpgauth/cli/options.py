@@ -1,4 +1,4 @@
-"""Options that several commands have: those of `load_settings`."""
+"""Gives commands the options that several have: those of `load_settings`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands print: in colour on a terminal, plain and never wrapped in a pipe."""
+"""Prints what the commands say: in colour on a terminal, plain and never wrapped in a pipe."""
 
 from __future__ import annotations
 

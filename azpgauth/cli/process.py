@@ -1,4 +1,4 @@
-"""Running another program: its status is ours, and signals are passed on to it."""
+"""Runs another program: its status is ours, and signals are passed on to it."""
 
 from __future__ import annotations
 

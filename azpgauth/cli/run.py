@@ -1,4 +1,4 @@
-"""`azpgauth run`: any program that speaks libpq, signed in."""
+"""Runs `azpgauth run`: any program that speaks libpq, signed in."""
 
 from __future__ import annotations
 

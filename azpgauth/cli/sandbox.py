@@ -1,4 +1,4 @@
-"""`azpgauth sandbox`: start the sandbox, run a command in it, stop it."""
+"""Runs `azpgauth sandbox`: starts the sandbox, runs a command in it, stops it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`azpgauth token`: who signs in, and until when; the token itself only if asked for."""
+"""Runs `azpgauth token`: shows who signs in, and until when; the token itself only if asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which variables hold a secret for settings: a program that `run` starts does not get them. Pure.
+"""Finds the variables with secrets of settings, which a program that `run` starts does not get.
 
 It signs in with what it is handed, and the secret would outlive that. Where a value cannot be read
 for certain it counts as holding one. Credentials of Azure's own libraries stay: they are for the

@@ -1,1 +1,1 @@
-"""How each driver connects: a module for each, and what they share."""
+"""Says how each driver connects: a module for each, and what they share."""

@@ -258,8 +258,8 @@ def tls_of(
     mode = parameters.get("sslmode") or environ.get("PGSSLMODE") or "verify-full"
     if mode not in ENCRYPTING:
         raise EntraConnectionValueError(
-            f"sslmode={mode} is no mode that protects the token: use verify-full "
-            "(what holds if nothing is said), verify-ca or require"
+            f"sslmode={mode} does not protect the token: use verify-full "
+            "(the default), verify-ca or require"
         )
     roots = parameters.get("sslrootcert") or environ.get("PGSSLROOTCERT")
     if roots and roots != "system":  # which leads nowhere in the drivers' wheels

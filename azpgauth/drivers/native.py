@@ -1,4 +1,4 @@
-"""The argument `native`: which of the driver's own arguments a program may pass. Pure."""
+"""Checks the argument `native`: which of the driver's own arguments a program may pass. Pure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_native(
             continue
         else:
             near = get_close_matches(key, known - owned, 1)
-            reason = f"is no argument of {where}"
+            reason = f"is not an argument of {where}"
             action = f"did you mean {near[0]}?" if near else "see the driver's documentation"
         problems.append(Problem(f"native[{key!r}]", "argument native", reason, action))
     if problems:

@@ -1,4 +1,4 @@
-"""psycopg2's pool, which waits for a connection and hands out none that is dead or old.
+"""Extends psycopg2's pool: it waits for a connection, and hands out none that is dead or old.
 
 A place is one of the `max_size` that there are, and what somebody who asks for a connection waits
 for. A signal's handler may raise on any line (Ctrl-C does), so nothing is counted: who has a place

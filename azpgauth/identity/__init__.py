@@ -1,1 +1,1 @@
-"""Who signs in: credentials, their tokens, and the role that a token names."""
+"""Says who signs in: credentials, their tokens, and the role that a token names."""

@@ -11,7 +11,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.identity import credential as passed
+from azpgauth.identity.credential import ask
+from azpgauth.identity.credential import forget as forget_objects
 from azpgauth.identity.diagnosis import no_token
 from azpgauth.identity.fetching import STUCK
 from azpgauth.identity.tokens import TokenSource
@@ -89,7 +90,7 @@ def forget() -> None:
         _sources.clear()
     for minter in minters:
         minter.drop()
-    passed.forget()
+    forget_objects()
 
 
 class _Minter:
@@ -110,7 +111,7 @@ class _Minter:
         if self._credential is None:
             self._credential = build(self._settings, self._authority)
         try:
-            return passed.ask(self._credential, self._scope)
+            return ask(self._credential, self._scope)
         except BaseException:
             # A certificate, or a variable, that was put right is read by a new credential only.
             if not person_timeout(self._settings):
@@ -121,7 +122,7 @@ class _Minter:
         """A token of a new credential, whose cache is empty; the old one goes if it is given."""
         credential = build(self._settings, self._authority)
         try:
-            token = passed.ask(credential, self._scope)
+            token = ask(credential, self._scope)
         except BaseException:
             _close(credential)
             raise

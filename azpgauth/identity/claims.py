@@ -1,4 +1,4 @@
-"""Which PostgreSQL role a token signs in as, read from its claims. Pure.
+"""Reads from a token's claims which PostgreSQL role it signs in as. Pure.
 
 The claims are read without checking the signature: the server does that. Facts about the claims
 and the role names: https://learn.microsoft.com/azure/postgresql/security/security-entra-configure

@@ -1,4 +1,4 @@
-"""What the token state machine needs to know of time; tests inject their own."""
+"""Tells the token state machine the time, and waits for it; tests inject their own clock."""
 
 from __future__ import annotations
 

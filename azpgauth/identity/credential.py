@@ -1,4 +1,4 @@
-"""Credential objects that a program made: how they are asked, and one `TokenSource` for each.
+"""Asks credential objects that a program made for tokens, and keeps one `TokenSource` for each.
 
 azure.identity is not imported here: any object of azure-core's shape does, sync or async.
 """

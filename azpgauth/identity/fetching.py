@@ -1,4 +1,4 @@
-"""Fetching: how often a credential is asked for a token, and by how many requests at a time.
+"""Fetches tokens: decides how often a credential is asked, and by how many requests at a time.
 
 One request is under way for all who want a token. After one that brought nothing there is a pause,
 on every path. One that hangs counts as failed, and another is made beside it, never a third.

@@ -1,4 +1,4 @@
-"""Flight: one request for a token under way, and how everybody waits for what it brings.
+"""Describes one request for a token under way, and lets everybody wait for what it brings.
 
 What a credential raised becomes an error here that holds no secret.
 """

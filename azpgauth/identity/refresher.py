@@ -1,4 +1,4 @@
-"""A thread that renews a token on time though nobody connects."""
+"""Renews a token on time though nobody connects, on a thread of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a token is renewed, and what is done for somebody who asks now: decisions alone. Pure."""
+"""Decides when a token is renewed, and what is done for somebody who asks now. Pure."""
 
 from __future__ import annotations
 

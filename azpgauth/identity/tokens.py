@@ -1,4 +1,4 @@
-"""TokenSource: one access token, fetched once for all who ask, renewed before it expires.
+"""Shares one access token among all who ask, and renews it before it expires: `TokenSource`.
 
 What to do when is decided in `schedule`, how requests are made in `fetching`. Here is who asks:
 threads, tasks and loops, whoever was refused with a token, and whoever holds the source

@@ -1,1 +1,1 @@
-"""From settings to what is open: the functions that users call, and what they go through."""
+"""Leads from settings to what is open: the functions that users call, and what they use."""

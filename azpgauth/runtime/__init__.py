@@ -1,1 +1,1 @@
-"""What all rooms stand on: how to wait, what a fork undoes, what must not show."""
+"""Carries all other rooms: how to wait, what a fork undoes, what must not show."""

@@ -1,4 +1,4 @@
-"""The guard that a fork waits for, held wherever this package imports something only when needed.
+"""Guards imports that are made only when needed, so that a fork waits for them.
 
 A child in which a module is half imported, by a thread that it does not have, could never import
 it. The order is always this: first the guard, then Python's own locks of modules. So no module

@@ -1,4 +1,4 @@
-"""Text from elsewhere, made fit for a terminal and a log. Pure.
+"""Makes text from elsewhere fit for a terminal and a log. Pure.
 
 A file, a variable, a token or a server can say anything: what a terminal would take for a command,
 what turns the order of the letters around, a line that looks like one of ours, a megabyte.

@@ -1,4 +1,4 @@
-"""What may hold a secret, kept out of reports: a wrapper for objects, and masks for texts. Pure."""
+"""Keeps secrets out of reports: wraps objects that may hold one, and masks texts. Pure."""
 
 from __future__ import annotations
 

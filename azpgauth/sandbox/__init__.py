@@ -1,4 +1,4 @@
-"""The whole thing on one machine, no Azure: an authority, a gateway and a real PostgreSQL.
+"""Runs the whole thing on one machine, no Azure: an authority, a gateway and a real PostgreSQL.
 
 >>> from azpgauth.sandbox import Sandbox
 >>> with Sandbox() as box:  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Sandbox: authority, gateway and server, started together and gone together."""
+"""Starts authority, gateway and server together, and ends them together: `Sandbox`."""
 
 from __future__ import annotations
 
@@ -195,7 +195,9 @@ class Sandbox:
             identity = self.service_principal
         who = identity or self.authority.identity
         if credential in APPLICATIONS and not who.is_application:
-            raise AzpgauthError(f"{who.name} is no application: it has no credential {credential}")
+            raise AzpgauthError(
+                f"{who.name} is not an application: it has no credential {credential}"
+            )
         if who.kind == "group":
             identity = who = self._member(who)
         elif identity is not None and identity not in self.directory:

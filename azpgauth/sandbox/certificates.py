@@ -1,4 +1,4 @@
-"""A certificate authority of the sandbox's own, what it signs for servers, and clients' own."""
+"""Makes the sandbox's certificate authority, what it signs for servers, and clients' own."""
 
 from __future__ import annotations
 

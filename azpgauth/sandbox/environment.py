@@ -1,4 +1,4 @@
-"""The variables by which azpgauth and azure-identity sign in with one kind of credential."""
+"""Lists the variables by which azpgauth and azure-identity sign in with one kind of credential."""
 
 from __future__ import annotations
 

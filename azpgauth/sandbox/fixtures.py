@@ -1,4 +1,4 @@
-"""pytest fixtures, there as soon as azpgauth is installed: `azpgauth_sandbox`."""
+"""Gives pytest its fixtures as soon as azpgauth is installed: `azpgauth_sandbox`."""
 
 from __future__ import annotations
 

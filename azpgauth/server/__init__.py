@@ -1,1 +1,1 @@
-"""Where the server is, how far it is trusted, and what its words mean."""
+"""Says where the server is, how far it is trusted, and what its words mean."""

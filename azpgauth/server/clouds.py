@@ -1,4 +1,4 @@
-"""What differs between Azure's clouds: names of servers, scopes, authorities, roots. Pure.
+"""Lists what differs between Azure's clouds: names, scopes, authorities, roots. Pure.
 
 Roots: https://learn.microsoft.com/azure/postgresql/security/security-tls
 Authorities: https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud

@@ -1,4 +1,4 @@
-"""ConnectPlan: all that stays the same for a pool's life, for any driver. Frozen."""
+"""Holds what stays the same for a pool's life, for any driver: `ConnectPlan`. Frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What TLS a connection wants, and with which root certificates.
+"""Decides what TLS a connection wants, and with which root certificates.
 
 libpq in the drivers' wheels looks for roots in folders that exist on no user's machine, so a path
 is always given. Roots of Azure Database for PostgreSQL:

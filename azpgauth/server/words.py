@@ -98,7 +98,7 @@ ROWS: tuple[tuple[re.Pattern[str], Diagnosis], ...] = (
         "identity",
         r"oid mismatch",
         "the identity was deleted and made again since its role was created",
-        "drop the role and make it anew with pgaadauth_create_principal",
+        "drop the role and make it again with pgaadauth_create_principal",
         mended_by=("token",),
     ),
     _row(

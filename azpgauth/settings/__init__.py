@@ -1,4 +1,4 @@
-"""Settings: the models, what reads the world into them, and where each value came from."""
+"""Knows what was said: the models, what reads the world into them, where each value came from."""
 
 from azpgauth.settings.explain import Explained, Explanation, explain
 from azpgauth.settings.load import load_settings

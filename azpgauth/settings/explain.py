@@ -1,4 +1,4 @@
-"""Where each setting came from, what it shadowed, and what was set aside: `explain`."""
+"""Explains where each setting came from, what it overrides, and what was set aside."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Explained:
         if self.reason is not None:
             lines.append(f"    from {one_line(str(self.origin))}")
         lines += [
-            f"    over {one_line(str(value))} from {one_line(str(origin))}"
+            f"    overrides {one_line(str(value))} from {one_line(str(origin))}"
             for value, origin in self.shadowed
         ]
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`load_settings`: all sources by rank, to one `Settings` or one error with all mistakes."""
+"""Reads all sources by rank into one `Settings`, or one error with all mistakes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from azpgauth.runtime.printable import one_line
 from azpgauth.runtime.redacted import Redacted, masked
 from azpgauth.settings.explain import remember
 from azpgauth.settings.merge import Merged, merge
-from azpgauth.settings.mistakes import told
+from azpgauth.settings.mistakes import problems_of
 from azpgauth.settings.models.secret import SECRETS
 from azpgauth.settings.models.sections import SECTIONS, ServerSettings, Settings
 from azpgauth.settings.sources.conventions import convention_layers
-from azpgauth.settings.sources.files import Wish, find_places
+from azpgauth.settings.sources.files import Asked, find_files
 from azpgauth.settings.sources.layers import PREFIX, Layer, Origin, Value, variable
 from azpgauth.settings.sources.readers import (
     keyword_layer,
@@ -73,11 +73,11 @@ def load_settings(
     Example:
         >>> load_settings(server={"port": 6432})  # doctest: +SKIP
     """
-    wish = Redacted(Wish(env, config, env_file, secrets_dir, alone=prefix != PREFIX))
+    asked = Redacted(Asked(env, config, env_file, secrets_dir, alone=prefix != PREFIX))
     given = Redacted((prefix, sections))
     # A traceback shows locals, and a secret may have been typed anywhere.
     del env, config, env_file, secrets_dir, prefix, sections
-    read = Redacted(_read(wish.held, *given.held))
+    read = Redacted(_read(asked.held, *given.held))
     settings, problems = read.held[0], read.held[1].problems
     if settings is None or problems:
         raise SettingsError(problems)
@@ -86,48 +86,48 @@ def load_settings(
     return settings
 
 
-def _read(wish: Wish, prefix: str, sections: Mapping[str, Any]) -> tuple[Settings | None, Merged]:
+def _read(asked: Asked, prefix: str, sections: Mapping[str, Any]) -> tuple[Settings | None, Merged]:
     """The settings, if they can be made; what they came from, and what is wrong with it."""
     problem = _of_prefix(prefix)
     if problem is not None:
         return None, Merged(problems=[problem])
-    merged = _merged(wish, prefix, sections)
+    merged = _merged(asked, prefix, sections)
     data: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for (section, name), values in merged.values.items():
         data[section][name] = values[0].raw
     try:
         return Settings.model_validate(data), merged
     except ValidationError as exc:
-        problems = told(exc, data, merged.values, prefix, incomplete=merged.unreadable)
+        problems = problems_of(exc, data, merged.values, prefix, incomplete=merged.unreadable)
         reported = {problem.setting for problem in merged.problems}
         merged.problems += [each for each in problems if each.setting not in reported]
         return None, merged
 
 
-def _merged(wish: Wish, prefix: str, sections: Mapping[str, Any]) -> Merged:
+def _merged(asked: Asked, prefix: str, sections: Mapping[str, Any]) -> Merged:
     """What all sources come to."""
     environ = {
         name: Value(raw, Origin("environment", f"environment variable {name}"))
         for name, raw in os.environ.items()
     }
-    places = find_places(wish, environ, lambda path: read_dotenv(path, prefix))
+    files = find_files(asked, environ, lambda path: read_dotenv(path, prefix))
     layers = [keyword_layer(sections, _KEYWORDS), variable_layer(environ, prefix)]
-    for found, read in places.dotenvs:
+    for found, read in files.dotenvs:
         layers += [read, variable_layer(found, prefix)]
-    if places.secrets is not None:
-        found, read = read_secrets(places.secrets, prefix)
+    if files.secrets is not None:
+        found, read = read_secrets(files.secrets, prefix)
         layers += [read, variable_layer(found, prefix)]
-    layers += [toml_layer(path) for path in places.tomls]
+    layers += [toml_layer(path) for path in files.tomls]
     conventions: list[Layer] = []
-    if not wish.alone:
+    if not asked.alone:
         everything: dict[str, Value] = {}
-        for found in (*(found for found, _ in reversed(places.dotenvs)), environ):
+        for found in (*(found for found, _ in reversed(files.dotenvs)), environ):
             # An empty one is as if it were not there.
             everything |= {name: value for name, value in found.items() if str(value.raw).strip()}
         conventions = convention_layers(everything)
     default_mode = ServerSettings.model_fields["sslmode"].default
     return merge(
-        [Layer(problems=places.problems, unreadable=bool(places.problems)), *layers],
+        [Layer(problems=files.problems, unreadable=bool(files.problems)), *layers],
         conventions,
         default_mode,
     )
@@ -140,7 +140,7 @@ def _of_prefix(prefix: str) -> Problem | None:
         prefix = repr(prefix)
     where = "keyword argument prefix="
     if not re.fullmatch(r"[A-Za-z]\w*_", prefix):
-        reason, action = "is no prefix of variables", "write one such as REPORTS_, with its _"
+        reason, action = "is not a prefix of variables", "write one such as REPORTS_, with its _"
         return Problem("prefix", where, reason, action, repr(masked(prefix)))
     if prefix.upper().startswith(PREFIX):
         reason = f"begins with {PREFIX}, whose variables are the first database's"
@@ -154,7 +154,7 @@ def _warn_of_secrets(merged: Merged, prefix: str) -> None:
             if section == "credential" and name in SECRETS and value.origin.kind == "toml":
                 place = one_line(str(value.origin))
                 warnings.warn(
-                    f"credential.{name} stands in {place}: a secret in a file that may be under "
+                    f"credential.{name} is in {place}: a secret in a file that may be under "
                     f"version control. Move it to {variable(section, name, prefix)} in the "
                     "environment, in .env or in a secrets directory",
                     stacklevel=3,

@@ -1,4 +1,4 @@
-"""Layers to one value for each setting, with what it shadowed, and what was set aside. Pure."""
+"""Merges layers into one value for each setting; keeps what it overrides. Pure."""
 
 from __future__ import annotations
 
@@ -76,16 +76,14 @@ def merge(layers: Sequence[Layer], conventions: Sequence[Layer], default_mode: s
         if number < len(layers):
             merged.take_problems(layer)
         for key, value in layer.values.items():
-            why = None
-            if number >= len(layers):
-                why = _not_from_others(merged, key, value, kind if known else "", default_mode)
-            lower = number > rank or number >= len(layers)
-            if why is None and key[0] == "credential" and lower:
-                why = None if key[1] in fields_of(kind) else f"is not for kind {masked(kind)}"
-            if why is None:
+            foreign = number >= len(layers)
+            if foreign and _dealt_with(merged, key, value, kind if known else "", default_mode):
+                continue
+            lower = number > rank or foreign
+            if key[0] == "credential" and lower and key[1] not in fields_of(kind):
+                merged.dropped.append(Dropped(key, value, f"is not for kind {masked(kind)}"))
+            else:
                 merged.values.setdefault(key, []).append(value)
-            elif why:
-                merged.dropped.append(Dropped(key, value, why))
     if ("server", "host") not in merged.values:  # else they were not needed
         for layer in conventions:
             merged.take_problems(layer)
@@ -104,15 +102,11 @@ def _kind(layers: Sequence[Layer]) -> tuple[int, str]:
     return len(layers), "default"
 
 
-def _not_from_others(
-    merged: Merged, key: Key, value: Value, kind: str, default_mode: str
-) -> str | None:
-    """Why something that another tool set does not count; None if it does.
-
-    An empty reason: it is a mistake, and has been told.
-    """
+def _dealt_with(merged: Merged, key: Key, value: Value, kind: str, default_mode: str) -> bool:
+    """Whether what another tool set is no ordinary value: then it is put where it belongs here."""
     if key == _MODE:
-        return _mode(merged, value, default_mode)
+        _put_mode(merged, value, default_mode)
+        return True
     if key == ("credential", "password") and kind and kind not in TOKENLESS:
         merged.problems.append(
             Problem(
@@ -122,27 +116,27 @@ def _not_from_others(
                 "remove the password there, or set AZPG_CREDENTIAL_KIND=password to use it",
             )
         )
-        return ""
-    return None
+        return True
+    return False
 
 
-def _mode(merged: Merged, value: Value, default: str) -> str | None:
+def _put_mode(merged: Merged, value: Value, default: str) -> None:
     mode = str(value.raw)
     if mode not in _MODES:
         merged.problems.append(
             Problem(
                 "server.sslmode",
                 str(value.origin),
-                "is no sslmode",
+                "is not an sslmode",
                 f"use one of {', '.join(reversed(_MODES[1:]))}",
                 repr(masked(mode)),
             )
         )
-        return ""
+        return
     there = merged.values.get(_MODE)
     ours = str(there[0].raw) if there else default
     if ours not in _MODES or _MODES.index(mode) <= _MODES.index(ours):
-        return f"does not raise {masked(ours)}, and what other tools set cannot lower it"
-    # Above ours: it is the one rule in which the lower rank wins.
-    merged.values[_MODE] = [value, *(there or ())]
-    return ""
+        why = f"does not raise {masked(ours)}, and what other tools set cannot lower it"
+        merged.dropped.append(Dropped(_MODE, value, why))
+    else:  # above ours: it is the one rule in which the lower rank wins
+        merged.values[_MODE] = [value, *(there or ())]

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, told with the place to edit, and with what is allowed there. Pure."""
+"""Tells what pydantic found wrong, with the place to edit, and what is allowed there. Pure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from azpgauth.settings.sources.layers import Key, Value
 
-__all__ = ["MISSING", "told"]
+__all__ = ["MISSING", "problems_of"]
 
 MISSING = "is required"
 
 
-def told(
+def problems_of(
     exc: ValidationError,
     data: Mapping[str, Mapping[str, Any]],
     values: Mapping[Key, Sequence[Value]],
@@ -117,8 +117,8 @@ def _reason(
         return _not_allowed(context, str(data.get(section, {}).get(name)))
     if kind == "file" and name == "sslrootcert":
         return str(error["msg"]), f"{context['action']}, or auto"
-    told_so: tuple[str, str] = _BY_TYPE.get(kind, _other)(error, context)
-    return told_so
+    reason_and_action: tuple[str, str] = _BY_TYPE.get(kind, _other)(error, context)
+    return reason_and_action
 
 
 def _of_another_kind(name: str, kinds: Sequence[Value]) -> tuple[str, str]:

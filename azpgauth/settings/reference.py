@@ -1,4 +1,4 @@
-"""Every setting, told for people, and for editors: the files that are made from the models.
+"""Writes the files for people and editors that are made from the models: every setting in them.
 
 >>> python -m azpgauth.settings.reference  # doctest: +SKIP
 
@@ -110,8 +110,8 @@ def dotenv_example() -> str:
             section = entry.section
             lines.append("")
         for text, kinds in entry.meanings:
-            told = f"{_whose(kinds)}{text}" + (" Required." if entry.required else "")
-            wrapped = textwrap.wrap(told, 98, break_on_hyphens=False)
+            described = f"{_whose(kinds)}{text}" + (" Required." if entry.required else "")
+            wrapped = textwrap.wrap(described, 98, break_on_hyphens=False)
             lines += [f"# {line}" for line in wrapped]
         lines.append(f"{'' if entry.required else '#'}{entry.variable}={entry.example}")
     return "\n".join(lines) + "\n"
@@ -128,8 +128,8 @@ def toml_example() -> str:
         if entry.schema.get("format") == "password":
             continue  # a secret has no place in a file that is put under version control
         for text, kinds in entry.meanings:
-            told = f"{_whose(kinds)}{text}" + (" Required." if entry.required else "")
-            lines += [f"# {line}" for line in textwrap.wrap(told, 98, break_on_hyphens=False)]
+            described = f"{_whose(kinds)}{text}" + (" Required." if entry.required else "")
+            lines += [f"# {line}" for line in textwrap.wrap(described, 98, break_on_hyphens=False)]
         number = entry.schema.get("type") in {"integer", "number", "boolean"}
         value = entry.example if number and entry.example else json.dumps(entry.example)
         if entry.schema.get("type") == "array":

@@ -1,4 +1,4 @@
-"""The JSON Schema of a TOML file with settings, made from the models. Pure.
+"""Makes the JSON Schema of a TOML file with settings from the models. Pure.
 
 Editors complete and check a file that begins with a line such as
 `#:schema https://…/azpgauth.schema.json`.
@@ -55,9 +55,9 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(description: str | None, properties: dict[str, Any]) -> dict[str, Any]:
-    told = {"description": description.strip()} if description else {}
+    described = {"description": description.strip()} if description else {}
     return {
-        **told,
+        **described,
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
@@ -68,13 +68,13 @@ def _credential() -> dict[str, Any]:
     """All kinds' fields in one table; a kind that is named allows its own alone."""
     merged: dict[str, Any] = {"kind": {"enum": list(KINDS), "default": "default"}}
     merged["kind"]["description"] = "How to sign in."
-    told: dict[str, dict[str, list[str]]] = {}
+    described_as: dict[str, dict[str, list[str]]] = {}
     for kind, model in KINDS.items():
         for name, schema in properties_of(model).items():
             if name != "kind":
                 merged.setdefault(name, {k: v for k, v in schema.items() if k != "description"})
-                told.setdefault(name, {}).setdefault(schema["description"], []).append(kind)
-    for name, texts in told.items():
+                described_as.setdefault(name, {}).setdefault(schema["description"], []).append(kind)
+    for name, texts in described_as.items():
         lines = (f"{', '.join(kinds)}: {text}" for text, kinds in texts.items())
         merged[name] = {"description": "\n".join(lines), **merged[name]}
         if name == "refresh":

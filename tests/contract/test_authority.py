@@ -239,7 +239,7 @@ def test_a_user_is_no_application(box, credential):
     user = someone("user")
     for kind in ("client-secret", "client-certificate", "environment", "workload-identity"):
         for who in (user, someone("group")):
-            with pytest.raises(AzpgauthError, match="no application"):
+            with pytest.raises(AzpgauthError, match="not an application"):
                 box.environment_for(kind, identity=who)
     with pytest.raises(ClientAuthenticationError, match="AADSTS700016"):
         credential("client-secret", AZPG_CREDENTIAL_CLIENT_ID=user.client_id).get_token(SCOPE)
@@ -684,7 +684,7 @@ def test_the_command_line_knows_what_cannot_be(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr == (
-        "Error: ada@sandbox.example is no application: it has no credential client-secret\n"
+        "Error: ada@sandbox.example is not an application: it has no credential client-secret\n"
     )
 
 

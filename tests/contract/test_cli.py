@@ -221,7 +221,7 @@ BROKEN = {
     ),
     "an identity made again": (
         faults(answer='Service principal oid mismatch for role "sandbox-app"'),
-        "login", Status.IDENTITY, ["drop the role and make it anew"],
+        "login", Status.IDENTITY, ["drop the role and make it again"],
     ),
     "a user's token on a service's role": (
         faults(
@@ -346,7 +346,7 @@ def test_config(box, monkeypatch):
     assert "server.host                  localhost  environment variable AZPG_SERVER_HOST" in (
         done.output
     )
-    assert "over 1 from azpgauth.toml, [server] port" in done.output
+    assert "overrides 1 from azpgauth.toml, [server] port" in done.output
     assert "set aside: is not for kind client-secret" in done.output
     document = json.loads(invoke("config", "--json").stdout)
     assert document["settings"]["pool.max_size"]["origin"]["kind"] == "default"

@@ -1,5 +1,6 @@
 """Every block of code in README and manual runs, loads, or is compared with what it shows."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -320,6 +321,23 @@ AWKWARD = r"\btold\b|\banew\b|\bwhoever\b|\blies over\b|\bstands in\b|\ball hold
 def test_plain_english(page):
     by_hand = re.sub(r"(?s)<!-- made by .*?<!-- end -->", "", PAGES[page])
     assert not re.findall(AWKWARD, by_hand, re.IGNORECASE)
+
+
+def messages():
+    """The texts of the code that users may come to see: strings that are no docstrings."""
+    for path in sorted((ROOT / "azpgauth").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for field, value in ast.iter_fields(node):
+                values = value if isinstance(value, list) else [value]
+                for each in values:
+                    if isinstance(each, ast.Constant) and not isinstance(node, ast.Expr):
+                        yield f"{path.name}, {field}", each.value
+
+
+def test_messages_are_in_plain_english():
+    texts = [(where, text) for where, text in messages() if isinstance(text, str)]
+    assert len(texts) > 1000
+    assert [each for each in texts if re.search(AWKWARD, each[1], re.IGNORECASE)] == []
 
 
 # -- what is made from the code --------------------------------------------------------------------

@@ -52,9 +52,9 @@ def run_in(folder):
 @pytest.mark.parametrize(
     ("env", "says"),
     [
-        (None, ["max_size = 5 ", "azpgauth.toml, [pool] max_size", "over azure-cli from"]),
-        ("staging", ["max_size = 5 ", "over managed-identity from azpgauth.staging.toml"]),
-        ("prod", ["max_size = 40 ", "azpgauth.prod.toml, [pool] max_size", "over 5 from"]),
+        (None, ["max_size = 5 ", "azpgauth.toml, [pool] max_size", "overrides azure-cli from"]),
+        ("staging", ["max_size = 5 ", "overrides managed-identity from azpgauth.staging.toml"]),
+        ("prod", ["max_size = 40 ", "azpgauth.prod.toml, [pool] max_size", "overrides 5 from"]),
     ],
 )
 def test_files_by_environment(box, monkeypatch, env, says):

@@ -286,8 +286,10 @@ MISTAKES = [
         ["kind managed-identity (from environment variable AZURE_POSTGRESQL_CLIENTID"],
         base={**GOOD, "AZURE_POSTGRESQL_CLIENTID": "c"},
     ),
-    wrong("AZPG_CREDENTIAL_SCOPE", "a b", ["is no scope", "https://HOST/.default"], "https://a.b"),
-    wrong("AZPG_CREDENTIAL_SCOPE", "/.default", ["is no scope"], "https://a.b"),
+    wrong(
+        "AZPG_CREDENTIAL_SCOPE", "a b", ["is not a scope", "https://HOST/.default"], "https://a.b"
+    ),
+    wrong("AZPG_CREDENTIAL_SCOPE", "/.default", ["is not a scope"], "https://a.b"),
     wrong(
         *("AZPG_CREDENTIAL_ADDITIONALLY_ALLOWED_TENANTS", "a,,b c", ["letters, digits"], "a,b"),
     ),
@@ -349,10 +351,10 @@ MISTAKES = [
         *("DATABASE_URL", "postgresql://h:port/d", ["cannot be read as a URL", "DATABASE_URL"]),
         *(f"postgresql://{HOST}:5432/shop", {}),
     ),
-    wrong("PGSSLMODE", "verify-all", ["is no sslmode", "verify-full"], "verify-full"),
+    wrong("PGSSLMODE", "verify-all", ["is not an sslmode", "verify-full"], "verify-full"),
     wrong("PGPORT", "x", ["server.port", "is not a whole number"], "6432"),
     wrong(
-        *("AZURE_POSTGRESQL_CONNECTIONSTRING", "=", ["no connection string that can be read"]),
+        *("AZURE_POSTGRESQL_CONNECTIONSTRING", "=", ["not a connection string that can be read"]),
         *(f"host={HOST}", {"AZPG_DATABASE_NAME": "shop"}),
     ),
     wrong(
@@ -372,14 +374,14 @@ MISTAKES = [
     wrong(
         "DATABASE_URL",
         f"password={SECRET} host=h dbname=d",
-        ["is no URL"],
+        ["is not a URL"],
         f"postgresql://{HOST}/shop",
         {},
     ),
     wrong(
         "DATABASE_URL",
         f'"postgresql://u:{SECRET}@h/d"',
-        ["is no URL", "remove the quotes"],
+        ["is not a URL", "remove the quotes"],
         f"postgresql://u@{HOST}/d",
         {},
     ),
@@ -550,7 +552,7 @@ MISTAKES = [
         keywords={"env": "prod"},
         mend={".env.prod": ""},
     ),
-    wrong("AZPG_ENV", "../prod", ["no name of an environment", "letters"]),
+    wrong("AZPG_ENV", "../prod", ["not the name of an environment", "letters"]),
     wrong("AZPG_ENV", "", ["is empty"]),
     # -- prefixes -------------------------------------------------------------------------------
     Mistake(

@@ -203,7 +203,7 @@ def test_explain(tmp_path):
 def test_a_warning_of_a_file_with_a_hostile_name(tmp_path):
     path = tmp_path / "\x1b[31m.toml"
     path.write_text('[credential]\nkind = "password"\npassword = "x"\n')
-    with pytest.warns(UserWarning, match="stands in") as seen:
+    with pytest.warns(UserWarning, match="is in") as seen:
         load_settings(config=path, server={"host": "h"}, database={"name": "d", "user": "u"})
     assert all(fit(str(each.message)) for each in seen)
 

@@ -47,7 +47,7 @@ from azpgauth.settings.models.sections import (
     PoolSettings,
     ServerSettings,
 )
-from azpgauth.settings.sources.files import Wish
+from azpgauth.settings.sources.files import Asked
 from azpgauth.settings.sources.layers import Layer, Origin, Value
 
 SECRET = "hunter2"
@@ -261,7 +261,7 @@ def test_our_own_objects_show_no_secret():
     objects = [
         *(token, value, layer, Dropped(("credential", "password"), value, "no"), login, settings),
         *(Merged({("credential", "password"): [value]}), run(login.grant(BLOCKING)), arguments),
-        *(client, minter, Grant("me", SECRET, True, token), Wish(config=f"u:{SECRET}@h")),
+        *(client, minter, Grant("me", SECRET, True, token), Asked(config=f"u:{SECRET}@h")),
         *(_Connecting.with_(arguments), _Attempts(arguments)),
         Problem("a", f"u:{SECRET}@h", f"is password={SECRET}", "b", repr(f"u:{SECRET}@h")),
         Opening(lambda: arguments, "aconnect", print),

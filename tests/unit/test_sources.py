@@ -89,7 +89,7 @@ WHOLE = st.fixed_dictionaries(
     optional={key: found for key, found in VALUES.items() if key not in NEEDED},
 )
 MANY = settings(suppress_health_check=list(HealthCheck), deadline=None)
-pytestmark = pytest.mark.filterwarnings("ignore:credential.client_secret stands in")
+pytestmark = pytest.mark.filterwarnings("ignore:credential.client_secret is in")
 
 
 @MANY

@@ -1,1 +1,1 @@
-"""`azpgauth check`: the command, the steps to the server, and the network below the drivers."""
+"""Holds `azpgauth check`: the command, its steps, and what looks at the network below drivers."""

@@ -1,4 +1,4 @@
-"""Looking at the network from below the drivers: what answers, and with which TLS."""
+"""Looks at the network from below the drivers: what answers, and with which TLS."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A local Microsoft Entra ID: who is known, where tokens are asked for, and the tokens."""
+"""Plays Microsoft Entra ID: who is known, where tokens are asked for, and the tokens."""

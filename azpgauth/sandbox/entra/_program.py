@@ -1,4 +1,4 @@
-"""Run as `az`, `azd` or `pwsh`: hands its arguments to the authority, prints what that answers.
+"""Runs as `az`, `azd` or `pwsh`: hands its arguments to the authority, prints what that answers.
 
 It runs anew for every token, so it loads as little as it can: no more than `socket`.
 """

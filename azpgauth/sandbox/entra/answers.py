@@ -1,4 +1,4 @@
-"""What goes in and out at the authority's doors: requests, answers, tokens, refusals."""
+"""Describes what goes in and out at the authority's doors: requests, answers, tokens, refusals."""
 
 from __future__ import annotations
 

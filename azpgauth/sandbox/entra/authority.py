@@ -1,4 +1,4 @@
-"""The authority: a local Entra ID. Every token of every door is issued here, and so is every fault.
+"""Issues every token of every door, and every fault: a local Entra ID's authority.
 
 The doors: `managed` (App Service and IMDS), `oauth` (OAuth 2.0 over HTTPS), and `programs` (what
 stands behind `az`, `azd` and `pwsh`).

@@ -1,4 +1,4 @@
-"""The directory: who is known to the authority, and by what they prove themselves."""
+"""Knows who there is, and by what they prove themselves to the authority."""
 
 from __future__ import annotations
 

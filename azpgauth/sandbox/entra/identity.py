@@ -1,4 +1,4 @@
-"""Identities, and the tokens that are issued for them and checked. Keys live in memory only."""
+"""Describes identities, issues and checks their tokens. Keys live in memory only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP on loopback, with or without TLS: hands requests to a function and sends what it answers."""
+"""Listens for HTTP on loopback: hands requests to a function and sends what it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doors of managed identities: App Service, and virtual machines (IMDS).
+"""Answers managed identities: the endpoints of App Service, and of virtual machines (IMDS).
 
 Both are answered as azure-identity expects them:
 https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference and

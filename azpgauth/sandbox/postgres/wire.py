@@ -1,4 +1,4 @@
-"""The little of PostgreSQL's protocol that the sandbox speaks itself.
+"""Speaks the little of PostgreSQL's protocol that the sandbox needs itself.
 
 https://www.postgresql.org/docs/current/protocol-message-formats.html
 """

@@ -1,1 +1,1 @@
-"""The settings themselves: sections, their fields, and what no field sees alone."""
+"""Declares the settings: sections, their fields, and what no field sees alone."""

@@ -1,4 +1,4 @@
-"""What every model of ours is made of: no error of pydantic's, and no frame of it, shows an input.
+"""Keeps inputs out of pydantic's errors and frames: what every model of ours is made of.
 
 pydantic keeps what it was given in its errors: their pickles and `errors()` have it, whatever
 `hide_input_in_errors` says, and its own frames hold it too.

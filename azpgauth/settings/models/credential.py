@@ -1,4 +1,4 @@
-"""The credential's settings: one model for each kind, told apart by `kind`.
+"""Declares the credential's settings: one model for each kind, told apart by `kind`.
 
 Fields have the names that azure-identity gives its options, which is also how they reach it.
 https://learn.microsoft.com/python/api/azure-identity/azure.identity

@@ -1,4 +1,4 @@
-"""What the settings' fields are made of: the types that several share."""
+"""Defines the types that several fields of the settings share."""
 
 from __future__ import annotations
 
@@ -85,11 +85,13 @@ def _authority(value: object) -> object:
     if not isinstance(value, str):
         return value
     if "://" in value and not value.lower().startswith("https://"):
-        raise PydanticCustomError("authority", "is no https URL, and tokens travel protected only")
+        raise PydanticCustomError(
+            "authority", "is not an https URL, and tokens travel protected only"
+        )
     if any(char.isspace() or char in "@;=?#%" for char in value.strip()):
         raise PydanticCustomError(
             "authority",
-            "is no authority's host",
+            "is not an authority's host",
             {"action": "give its name alone, such as login.microsoftonline.com"},
         )
     return value
@@ -100,7 +102,9 @@ def _scope(value: object) -> object:
         return value
     if not value.strip().removesuffix("/.default") or len(value.split()) != 1:
         raise PydanticCustomError(
-            "scope", "is no scope", {"action": "name the resource, such as https://HOST/.default"}
+            "scope",
+            "is not a scope",
+            {"action": "name the resource, such as https://HOST/.default"},
         )
     return full_scope(value)
 

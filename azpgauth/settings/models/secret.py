@@ -1,4 +1,4 @@
-"""Secrets among the settings: no error, dump or pickle of ours has them."""
+"""Keeps secrets among the settings out of errors, dumps and pickles."""
 
 from __future__ import annotations
 

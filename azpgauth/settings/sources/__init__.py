@@ -1,1 +1,1 @@
-"""Where settings come from: files, variables, arguments, and what other tools set."""
+"""Reads what settings come from: files, variables, arguments, and what other tools set."""

@@ -1,4 +1,4 @@
-"""Names that other tools already set, each family a layer below our own settings. Pure.
+"""Reads names that other tools already set, each family a layer below our own settings. Pure.
 
 Azure Service Connector: https://learn.microsoft.com/azure/service-connector/how-to-integrate-postgres
 libpq: https://www.postgresql.org/docs/current/libpq-envars.html

@@ -1,4 +1,4 @@
-"""Which files are read: by the environment's name, by arguments, by variables."""
+"""Finds the files to read: by the environment's name, by arguments, by variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from azpgauth.settings.sources.layers import Layer, Value
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["CONTROLS", "Places", "Wish", "find_places"]
+__all__ = ["CONTROLS", "Asked", "Files", "find_files"]
 
 CONTROLS = frozenset({"AZPG_ENV", "AZPG_CONFIG", "AZPG_SECRETS_DIR"})
 """Variables that are no settings: they say where settings are."""
@@ -25,8 +25,8 @@ Read = tuple[dict[str, Value], Layer]
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a call says of the places; None where it says nothing.
+class Asked:
+    """What a call asks for of the files; None where it says nothing.
 
     Its repr shows none of it: somebody may have typed a URL with a password.
 
@@ -46,7 +46,7 @@ class Wish:
 
 
 @dataclass
-class Places:
+class Files:
     """What there is to read, by rank.
 
     Attributes:
@@ -62,65 +62,65 @@ class Places:
     problems: list[Problem] = field(default_factory=list)
 
 
-def find_places(wish: Wish, environ: Mapping[str, Value], read: Callable[[Path], Read]) -> Places:
+def find_files(asked: Asked, environ: Mapping[str, Value], read: Callable[[Path], Read]) -> Files:
     """Look for the files. Relative paths begin in the working directory, never above it.
 
     Args:
-        wish: What the call says.
+        asked: What the call says.
         environ: The process environment.
         read: Reads a `.env` file.
     """
-    places = Places()
-    problems = places.problems
-    said = _said(wish.env_file, "env_file", None, problems)
+    files = Files()
+    problems = files.problems
+    said = _said(asked.env_file, "env_file", None, problems)
     base = _file(said, ".env", problems)
     variables = [read(base)] if _is_file(base, problems) else []
     controls = {**(_controls(variables[0][0]) if variables else {}), **_controls(environ)}
 
-    env = _said(wish.env, "env", controls.get("AZPG_ENV"), problems)
-    by_variable = None if wish.alone else controls.get("AZPG_CONFIG")
-    said = _said(wish.config, "config", by_variable, problems)
+    env = _said(asked.env, "env", controls.get("AZPG_ENV"), problems)
+    by_variable = None if asked.alone else controls.get("AZPG_CONFIG")
+    said = _said(asked.config, "config", by_variable, problems)
     config = _file(said, "azpgauth.toml", problems)
     tomls = [config]
     if env is not None and _is_name(*env, problems):
         dotenv, toml = (_neighbour(path, env[0]) for path in (base, config))
         there = [_is_file(path, problems) for path in (dotenv, toml)]
         # A second database needs no file of its own for the first one's environment.
-        if not any(there) and (not wish.alone or wish.env is not None):
+        if not any(there) and (not asked.alone or asked.env is not None):
             problems.append(_no_such_environment(*env, base, config))
         if there[0]:
             variables.insert(0, read(dotenv))
             problems += _too_late(variables[0][0])
         tomls.insert(0, toml)
-    places.dotenvs = variables
-    if not wish.alone or wish.config is not None:
-        places.tomls = [path for path in tomls if _is_file(path, problems)]
+    files.dotenvs = variables
+    if not asked.alone or asked.config is not None:
+        files.tomls = [path for path in tomls if _is_file(path, problems)]
 
     for found, _ in variables:
         controls = {**_controls(found), **controls}
-    said = _said(wish.secrets_dir, "secrets_dir", controls.get("AZPG_SECRETS_DIR"), problems)
+    said = _said(asked.secrets_dir, "secrets_dir", controls.get("AZPG_SECRETS_DIR"), problems)
     if said is not None:
-        places.secrets = Path(said[0])
-        if not _looks(places.secrets.is_dir):
+        files.secrets = Path(said[0])
+        if not _looks(files.secrets.is_dir):
             problems.append(_missing("secrets_dir", "directory", *said))
-            places.secrets = None
-    return places
+            files.secrets = None
+    return files
 
 
 def _said(
-    wished: str | os.PathLike[str] | None,
+    asked: str | os.PathLike[str] | None,
     keyword: str,
     control: Value | None,
     problems: list[Problem],
 ) -> tuple[str, str] | None:
     """What is said, and where; None if nothing is."""
-    if wished is not None:
+    if asked is not None:
         origin = f"keyword argument {keyword}="
-        if not isinstance(wished, (str, os.PathLike)):
-            reason = f"is a {type(wished).__name__} where a name is needed"
+        if not isinstance(asked, (str, os.PathLike)):
+            reason = f"is a {type(asked).__name__} where a name is needed"
             problems.append(Problem(keyword, origin, reason, "write it as a string"))
             return None
-        text = os.fspath(wished)
+        text = os.fspath(asked)
     elif control is not None:
         text, origin = str(control.raw), str(control.origin)
     else:
@@ -192,8 +192,8 @@ def _missing(keyword: str, what: str, path: str, origin: str) -> Problem:
 def _is_name(env: str, origin: str, problems: list[Problem]) -> bool:
     if re.fullmatch(r"[\w-]+", env):
         return True
-    reason = "is no name of an environment"
-    action = "use letters, digits, - and _ alone: it stands in the names of files"
+    reason = "is not the name of an environment"
+    action = "use letters, digits, - and _ alone: it is part of the names of files"
     problems.append(Problem("env", origin, reason, action, repr(masked(env))))
     return False
 

@@ -1,4 +1,4 @@
-"""What one source says: values by setting, each with its origin. No I/O here."""
+"""Describes what one source says: values by setting, each with its origin. No I/O here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The places that settings come from, each read into a `Layer` whose values know their origin.
+"""Reads each source of settings into a `Layer` whose values know their origin.
 
 To add a source, write a function that gives a `Layer` (and what it found wrong), and put it in its
 rank in `load.py`.

@@ -1,4 +1,4 @@
-"""Connection strings of other tools, in libpq's keywords. Pure.
+"""Parses connection strings of other tools into libpq's keywords. Pure.
 
 What cannot be read for certain is not guessed at: a part of a password might be taken for a host,
 and shown.
@@ -57,7 +57,7 @@ def postgres_url(text: str) -> dict[str, str]:
     scheme = _SCHEME.match(text)
     if scheme is None:
         quoted = text[:1] in {'"', "'"}
-        raise StringError("is no URL", "remove the quotes around it" if quoted else _WRITE)
+        raise StringError("is not a URL", "remove the quotes around it" if quoted else _WRITE)
     if not re.fullmatch(r"postgres(ql)?(\+\w+)?", scheme[0].lower()):
         raise StringError(f"is of another scheme, {scheme[0]!r}", _WRITE)
     match = _URL.fullmatch(text)
@@ -110,8 +110,8 @@ def connection_string(text: str) -> dict[str, str]:
     if said:
         return said
     raise StringError(
-        "is no connection string that can be read",
-        "let Service Connector set it anew, or remove it",
+        "is not a connection string that can be read",
+        "let Service Connector set it again, or remove it",
     )
 
 
