@@ -16,7 +16,8 @@ from azpgauth.identity.diagnosis import needs_loop
 from azpgauth.identity.login import TokenLogin
 from azpgauth.runtime.redacted import Redacted
 from azpgauth.server.clouds import CLOUDS, PGBOUNCER_PORTS, cloud_of
-from azpgauth.server.tls import ENCRYPTING, Roots, Tls, default_roots
+from azpgauth.server.roots import Roots, default_roots
+from azpgauth.server.tls import ENCRYPTING, Tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from azpgauth.identity.login import Grant, Login
     from azpgauth.runtime.waiting import Wait
-    from azpgauth.server.tls import Roots
+    from azpgauth.server.roots import Roots
 
 __all__ = ["KeepFresh", "asign_in", "refuse_proactor", "sign_in", "without_secrets"]
 

@@ -18,7 +18,8 @@ from azpgauth.runtime.importing import guard
 from azpgauth.runtime.redacted import Redacted
 from azpgauth.server.clouds import CLOUDS, PGBOUNCER_PORTS
 from azpgauth.server.plan import ConnectPlan, PoolLimits
-from azpgauth.server.tls import Roots, Tls, default_roots
+from azpgauth.server.roots import Roots, default_roots
+from azpgauth.server.tls import Tls
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential

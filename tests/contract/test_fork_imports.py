@@ -237,9 +237,9 @@ LOCKED = """
 import contextlib, os, signal, threading
 from azpgauth.identity import azure as credentials
 from azpgauth.identity import credential as passed
-from azpgauth.server import tls
+from azpgauth.server import roots as trusted
 
-locks = [module._lock for module in (credentials, passed, tls)]
+locks = [module._lock for module in (credentials, passed, trusted)]
 def hold():
     with contextlib.ExitStack() as stack:
         for lock in locks:
@@ -255,7 +255,7 @@ if child == 0:
     signal.alarm(10)
     status = 1
     try:
-        assert tls.default_roots(["shop.postgres.database.azure.com"]).path
+        assert trusted.default_roots(["shop.postgres.database.azure.com"]).path
         credentials.forget()
         status = 0
     finally:

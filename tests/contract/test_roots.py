@@ -16,7 +16,7 @@ import pytest
 
 from azpgauth import ConnectError, aconnect_from_env
 from azpgauth.sandbox.box import AZURE_NAME
-from azpgauth.server import tls
+from azpgauth.server import roots as trusted
 from azpgauth.server.clouds import CLOUDS
 
 PUBLIC = CLOUDS["public"]
@@ -49,35 +49,35 @@ def azure(box, monkeypatch, tmp_path):
 
 
 def test_azures_roots_are_picked_from_the_bundle():
-    roots = tls.default_roots(["shop.postgres.database.azure.com"])
-    assert roots.path != tls.bundle()
+    roots = trusted.default_roots(["shop.postgres.database.azure.com"])
+    assert roots.path != trusted.bundle()
     assert fingerprints(roots.path) <= PUBLIC.roots
     assert fingerprints(roots.path)
     assert Path(roots.path).stat().st_size < 10_000
     assert oct(Path(roots.path).stat().st_mode & 0o777) == "0o600"
-    assert tls.default_roots(["other.postgres.database.azure.com"]).path == roots.path
+    assert trusted.default_roots(["other.postgres.database.azure.com"]).path == roots.path
 
 
 def test_other_hosts_get_the_whole_bundle():
     for hosts in (["localhost"], ["a.postgres.database.azure.com", "b.example"]):
-        assert tls.default_roots(hosts).path == tls.bundle()
+        assert trusted.default_roots(hosts).path == trusted.bundle()
 
 
 def test_a_bundle_without_azures_roots_is_taken_whole(azure, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(azure.own))
-    assert tls.default_roots([AZURE_NAME]).path == str(azure.own)
+    assert trusted.default_roots([AZURE_NAME]).path == str(azure.own)
 
 
 def test_a_file_that_was_cleaned_away_comes_back():
-    path = tls.default_roots([AZURE_NAME]).path
+    path = trusted.default_roots([AZURE_NAME]).path
     Path(path).unlink()
-    again = tls.default_roots([AZURE_NAME]).path
+    again = trusted.default_roots([AZURE_NAME]).path
     assert fingerprints(again) <= PUBLIC.roots
 
 
 def test_nothing_is_left_when_the_process_ends(tmp_path):
     program = (
-        "from azpgauth.server.tls import default_roots;"
+        "from azpgauth.server.roots import default_roots;"
         "print(default_roots(['x.postgres.database.azure.com']).path)"
     )
     out = subprocess.run(
@@ -131,7 +131,7 @@ def test_a_root_file_that_vanishes_in_a_pools_life(azure, monkeypatch):
     monkeypatch.setitem(CLOUDS, "public", known)
 
     def vanish():
-        Path(tls.default_roots([AZURE_NAME]).path).unlink()
+        Path(trusted.default_roots([AZURE_NAME]).path).unlink()
 
     async def main():
         async with aconnect_from_env(driver="psycopg-async") as pool, pool.connection():

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from azpgauth.drivers.dropin import entry_of, named_servers, tls_of
 from azpgauth.errors import CredentialValueError, EntraConnectionValueError
 from azpgauth.runtime.waiting import BLOCKING, run
-from azpgauth.server.tls import NO_ROOTS, bundle
+from azpgauth.server.roots import bundle
+from azpgauth.server.tls import NO_ROOTS
 from azpgauth.testing import FakeCredential
 
 

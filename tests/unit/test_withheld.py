@@ -6,7 +6,8 @@ from azpgauth.cli.run import environment_for
 from azpgauth.cli.withheld import is_withheld
 from azpgauth.identity.login import Grant
 from azpgauth.server.plan import ConnectPlan, PoolLimits
-from azpgauth.server.tls import NO_ROOTS, Roots, Tls
+from azpgauth.server.roots import Roots
+from azpgauth.server.tls import NO_ROOTS, Tls
 
 PLAN = ConnectPlan(
     hosts=("h",),
