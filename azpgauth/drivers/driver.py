@@ -29,6 +29,8 @@ class ConnectArguments:
         login: What to sign in with.
         native: Arguments of the driver's own, which may hold secrets.
         dialect: What SQLAlchemy connects with.
+        prepared_statements: Whether named prepared statements may be made; None: not behind
+            PgBouncer.
     """
 
     driver: DriverName
@@ -36,6 +38,7 @@ class ConnectArguments:
     login: Login
     native: Redacted[Mapping[str, Any]] | None = None
     dialect: Dialect = "psycopg"
+    prepared_statements: bool | None = None
 
     @property
     def own(self) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from azpgauth.identity.login import Login, StaticLogin, TokenLogin
 from azpgauth.runtime.drivers import ASYNC_DRIVERS, DRIVERS
 from azpgauth.runtime.importing import guard
 from azpgauth.runtime.redacted import Redacted
-from azpgauth.server.clouds import CLOUDS, PGBOUNCER_PORTS
+from azpgauth.server.clouds import CLOUDS
+from azpgauth.server.keepalives import Keepalives
 from azpgauth.server.plan import ConnectPlan, PoolLimits
 from azpgauth.server.roots import Roots, default_roots
 from azpgauth.server.tls import Tls
@@ -99,6 +100,7 @@ def prepare(
         login_of(settings, credential),
         native,
         settings.driver.dialect if DRIVERS[driver].dialects else "psycopg",
+        settings.driver.prepared_statements,
     )
 
 
@@ -115,6 +117,14 @@ def plan_of(settings: Settings) -> ConnectPlan:
         connect_timeout=server.connect_timeout,
         tls=Tls(server.sslmode, roots),
         pool=PoolLimits(**pool.model_dump()),
+        options=settings.database.options,
+        keepalives=Keepalives(
+            server.keepalives_idle,
+            server.keepalives_interval,
+            server.keepalives_count,
+            server.tcp_user_timeout,
+        ),
+        pooler=server.pooled,
     )
 
 
@@ -159,7 +169,7 @@ def login_of(settings: Settings, credential: Redacted[Credential] | None) -> Log
         timeout=max(settings.pool.timeout, person_timeout(wanted)),
         owner=None if credential is None else credential.held,
         refresh=wanted.refresh,
-        pgbouncer=settings.server.port in PGBOUNCER_PORTS,
+        pgbouncer=bool(settings.server.pooled),
     )
 
 

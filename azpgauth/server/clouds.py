@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CLOUDS", "PGBOUNCER_PORTS", "Cloud", "cloud_of", "full_scope"]
+__all__ = ["CLOUDS", "PGBOUNCER_PORTS", "Cloud", "cloud_of", "full_scope", "is_pooled"]
 
 PGBOUNCER_PORTS = frozenset({6432, 8432})
 """Where PgBouncer listens; 8432 on elastic clusters.
@@ -101,3 +101,13 @@ def full_scope(scope: str) -> str:
     if "://" not in resource and "." in name:
         resource = f"https://{resource}"
     return f"{resource}/.default"
+
+
+def is_pooled(said: bool | None, port: int) -> bool | None:
+    """Whether PgBouncer stands between: as somebody said, or by the port; None is not known.
+
+    Args:
+        said: What the settings say.
+        port: The server's port.
+    """
+    return True if said is None and port in PGBOUNCER_PORTS else said

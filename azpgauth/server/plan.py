@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from azpgauth.errors import Problem, SettingsError
+from azpgauth.server.keepalives import Keepalives
+from azpgauth.server.options import as_words
 from azpgauth.server.tls import NO_ROOTS
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ class ConnectPlan:
         connect_timeout: Seconds for one attempt at one address.
         tls: What TLS to demand.
         pool: The pool's bounds.
+        options: What each session begins with, such as `search_path`.
+        keepalives: When a dead peer is given up.
+        pooler: Whether PgBouncer stands between; None is to be found out.
     """
 
     hosts: tuple[str, ...]
@@ -62,6 +67,9 @@ class ConnectPlan:
     connect_timeout: int
     tls: Tls
     pool: PoolLimits
+    options: Mapping[str, str] = field(default_factory=dict)
+    keepalives: Keepalives = field(default_factory=Keepalives)
+    pooler: bool | None = None
 
     @property
     def where(self) -> str:
@@ -106,8 +114,9 @@ class ConnectPlan:
             "gssencmode": "disable",
             "channel_binding": "prefer",
             "requirepeer": "",
-            "options": "",
+            "options": as_words(self.options),
             "target_session_attrs": "any",
+            **self.keepalives.libpq(),
         }
         if version >= 160000:
             pinned |= {
@@ -136,7 +145,7 @@ class ConnectPlan:
             "timeout": float(self.connect_timeout * len(self.hosts)),
             "direct_tls": False,
             "target_session_attrs": "any",
-            "server_settings": {"application_name": self.application_name},
+            "server_settings": {"application_name": self.application_name, **self.options},
         }
 
 

@@ -220,7 +220,7 @@ def _type(schema: dict[str, Any]) -> str:
         return " or ".join(_type(each) for each in schema["anyOf"])
     if schema.get("format") in {"path", "password"}:
         return {"path": "path of a file", "password": "secret"}[schema["format"]]
-    kind = {"integer": "whole number", "boolean": "true or false"}.get(
+    kind = {"integer": "whole number", "boolean": "true or false", "object": "table"}.get(
         schema.get("type", ""), schema.get("type", "")
     )
     low, high = schema.get("minimum"), schema.get("maximum")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from azpgauth.runtime.drivers import DRIVERS
 from azpgauth.runtime.printable import either
-from azpgauth.server.clouds import cloud_of
+from azpgauth.server.clouds import cloud_of, is_pooled
+from azpgauth.server.options import alter_role
 from azpgauth.server.tls import ENCRYPTING
 from azpgauth.settings.models.credential import KINDS, TOKENLESS
 
@@ -27,8 +28,7 @@ def contradictions(values: Mapping[tuple[str, str], Any]) -> list[Found]:
         values: The values by section and field. What is not there is not known, and then
             contradicts nothing.
     """
-    checks = (_of_pool, _of_driver, _of_clouds, _of_protection, _of_identity, _of_user)
-    return [found for check in checks for found in check(values)]
+    return [found for check in _CHECKS for found in check(values)]
 
 
 def _of_pool(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
@@ -44,6 +44,26 @@ def _of_driver(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
         other = next(name for name, facts in DRIVERS.items() if dialect in facts.dialects)
         message = f"does not go with driver.name {driver}"
         yield "driver.dialect", message, f"set it to {either(mine)}, or driver.name to {other}"
+
+
+def _of_keepalives(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
+    names = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
+    found = [values.get(("server", name)) or 0 for name in names]
+    if not all(found):  # 0 leaves it to the system
+        return
+    idle, interval, count, limit = found
+    needed = 1000 * (idle + interval * count)
+    if limit < needed:
+        reason = f"is over before keepalives are: {idle} s and {count} times {interval} s"
+        yield "server.tcp_user_timeout", reason, f"set it to {needed} or more, or shorten those"
+
+
+def _of_options(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
+    options, port = values.get(("database", "options")), values.get(("server", "port"))
+    if options and port is not None and is_pooled(values.get(("server", "pooler")), port):
+        reason = f"has {', '.join(options)}, and PgBouncer refuses what a session would begin with"
+        statements = alter_role(options, values.get(("database", "user")) or "ROLE")
+        yield "database.options", reason, f"remove it, and run: {statements}"
 
 
 def _of_clouds(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
@@ -113,3 +133,9 @@ def is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_CHECKS = (
+    *(_of_pool, _of_driver, _of_keepalives, _of_options),
+    *(_of_clouds, _of_protection, _of_identity, _of_user),
+)

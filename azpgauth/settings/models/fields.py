@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -12,16 +13,23 @@ from pydantic import (
     StringConstraints,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, core_schema
 
 from azpgauth.server.clouds import full_scope
+from azpgauth.server.options import is_option, parsed
 from azpgauth.settings.models.closed import Closed
 from azpgauth.settings.models.secret import hidden
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 __all__ = [
     "Authority",
     "ExistingFile",
+    "Flag",
     "Name",
+    "Options",
     "Scope",
     "Section",
     "Tenant",
@@ -73,6 +81,80 @@ def no_bool(value: object) -> object:
 
 
 Whole = Annotated[int, BeforeValidator(no_bool)]
+
+
+def _flag(value: object) -> object:
+    """True or false, as people write it; pydantic also takes 1, on and yes."""
+    if isinstance(value, str):
+        return value.strip().lower()
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+
+
+class Options(dict[str, str]):
+    """A session's options by name. Frozen, as the settings that hold it, and hashable like them."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def _frozen(self, *_: object, **__: object) -> Any:
+        raise TypeError("settings are frozen: make others, with model_copy(update=...)")
+
+    __setitem__ = __delitem__ = __ior__ = _frozen
+    clear = pop = popitem = setdefault = update = _frozen
+
+    def __reduce__(self) -> Any:
+        return type(self), (dict(self),)
+
+    def __deepcopy__(self, _: Any) -> Options:
+        return self
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        table = handler.generate_schema(dict[str, str])
+        frozen = core_schema.no_info_after_validator_function(cls, table)
+        return core_schema.no_info_before_validator_function(_options, frozen)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _: Any, __: Any) -> dict[str, Any]:
+        values = {"type": ["string", "number", "boolean"]}
+        table = {"type": "object", "additionalProperties": values}
+        return {"anyOf": [{"type": "string"}, table]}
+
+
+def _options(value: object) -> object:
+    """A table of them from a table, from JSON or from libpq's words."""
+    if isinstance(value, str):
+        value = _options_in(value)
+    if not isinstance(value, Mapping):
+        raise _no_options("is not a table of options")
+    found = {}
+    for name, each in value.items():
+        if not isinstance(name, str) or not is_option(name):
+            raise _no_options("has a name that no option has")
+        if isinstance(each, bool):
+            found[name] = "on" if each else "off"
+        elif isinstance(each, (str, int, float)):
+            found[name] = _no_nul(str(each))
+        else:
+            raise _no_options(f"has a {type(each).__name__} for an option's value")
+    return found
+
+
+def _options_in(text: str) -> object:
+    try:
+        return json.loads(text) if text.lstrip().startswith("{") else parsed(text)
+    except json.JSONDecodeError:
+        raise _no_options("is not JSON that can be read") from None
+    except ValueError as exc:
+        raise _no_options(str(exc)) from None
+
+
+def _no_options(reason: str) -> PydanticCustomError:
+    action = "write -c search_path=shop -c statement_timeout=30s, or a table of such names"
+    return PydanticCustomError("options", "{reason}", {"reason": reason, "action": action})
 
 
 def _listed(value: object) -> object:

@@ -23,7 +23,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from azpgauth.runtime.drivers import DRIVERS, Dialect, DriverName
 from azpgauth.runtime.printable import either
 from azpgauth.runtime.redacted import MASK
-from azpgauth.server.clouds import cloud_of
+from azpgauth.server.clouds import cloud_of, is_pooled
 from azpgauth.settings.models.closed import Closed
 from azpgauth.settings.models.contradictions import contradictions, is_address
 from azpgauth.settings.models.credential import (
@@ -32,7 +32,15 @@ from azpgauth.settings.models.credential import (
     CredentialSettings,
     DefaultCredentialSettings,
 )
-from azpgauth.settings.models.fields import ExistingFile, Name, Section, Whole, no_bool
+from azpgauth.settings.models.fields import (
+    ExistingFile,
+    Flag,
+    Name,
+    Options,
+    Section,
+    Whole,
+    no_bool,
+)
 from azpgauth.settings.models.secret import hidden, sealed
 
 if TYPE_CHECKING:
@@ -109,6 +117,7 @@ def _root(value: object) -> object:
 
 
 Host = Annotated[str | tuple[str, ...], BeforeValidator(_hosts)]
+Span = Annotated[int, Field(ge=0, le=32767), BeforeValidator(no_bool)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(no_bool)]
 
 
@@ -145,6 +154,34 @@ class ServerSettings(Section):
         le=3600,
         description="Seconds for one attempt to connect, and for all attempts at start-up.",
     )
+    keepalives_idle: Span = Field(
+        15,
+        description=(
+            "Seconds of silence until the server is asked whether it lives; 0: the system decides."
+        ),
+    )
+    keepalives_interval: Span = Field(
+        5, description="Seconds between such questions; 0: the system decides."
+    )
+    keepalives_count: Span = Field(
+        3,
+        description="Unanswered questions until the connection is given up; 0: the system decides.",
+    )
+    tcp_user_timeout: Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(no_bool)] = Field(
+        30_000,
+        description=(
+            "Milliseconds that what was sent may stay unacknowledged until the connection is given "
+            "up; not below keepalives_idle and the questions after it; 0: the system decides."
+        ),
+    )
+    pooler: Flag | None = Field(
+        None,
+        description=(
+            "Whether PgBouncer stands between (true or false); by default true on ports 6432 and "
+            "8432, else found out."
+        ),
+        examples=["true"],
+    )
     cloud: Literal["public", "usgov", "china"] | None = Field(
         None,
         description="The Azure cloud (public, usgov, china); by default from the host's suffix.",
@@ -155,6 +192,11 @@ class ServerSettings(Section):
     def hosts(self) -> tuple[str, ...]:
         """The hosts, always as a tuple."""
         return (self.host,) if isinstance(self.host, str) else self.host
+
+    @property
+    def pooled(self) -> bool | None:
+        """Whether PgBouncer stands between: as set, or by the port; None is to be found out."""
+        return is_pooled(self.pooler, self.port)
 
     @property
     def cloud_name(self) -> str:
@@ -179,6 +221,14 @@ class DatabaseSettings(Section):
     application_name: Name = Field(
         "azpgauth", description="The program's name in the server's statistics."
     )
+    options: Options = Field(
+        Options(),
+        description=(
+            "What each session begins with, such as search_path, statement_timeout or role: a "
+            "table in TOML, JSON or libpq's -c name=value in a variable. Not behind PgBouncer."
+        ),
+        examples=["-c search_path=shop -c statement_timeout=30s"],
+    )
 
 
 class DriverSettings(Section):
@@ -191,6 +241,14 @@ class DriverSettings(Section):
             "What SQLAlchemy connects with: psycopg or psycopg2 under sqlalchemy, "
             "psycopg or asyncpg under sqlalchemy-async; other drivers do not look at it."
         ),
+    )
+    prepared_statements: Flag | None = Field(
+        None,
+        description=(
+            "Whether the driver may make named prepared statements (true or false); by default "
+            "not behind PgBouncer, where another client's statement could answer."
+        ),
+        examples=["true"],
     )
 
 
