@@ -98,7 +98,7 @@ class Problem:
 
 
 class SettingsError(AzpgauthError, ValueError):
-    """The settings hold mistakes; ``problems`` has all of them, its text the first 20.
+    """The settings hold mistakes; ``problems`` has all of them.
 
     The text shows the first 20 of them, and how many more there are.
 
@@ -132,13 +132,24 @@ def _reported(problems: Iterable[Problem]) -> Iterator[str]:
 
 
 class MissingDriverError(AzpgauthError, ImportError):
-    """A package that is needed here is not installed; the message has the pip command."""
+    """A package that is needed here is not installed; the message has the pip command.
+
+    Attributes:
+        said: What is missing.
+        remedy: The command that installs it.
+    """
+
+    said: str = ""
+    remedy: str = ""
 
 
 def missing_driver(extra: str, exc: ImportError) -> MissingDriverError:
     """The error for a failed import of a driver, with the extra that installs it."""
     said = f"this needs packages that are not installed ({one_line(str(exc))})"
-    return MissingDriverError(f"{said}; run: pip install 'azpgauth[{extra}]'", name=exc.name)
+    remedy = f"run: pip install 'azpgauth[{extra}]'"
+    error = MissingDriverError(f"{said}; {remedy}", name=exc.name)
+    error.said, error.remedy = said, remedy
+    return error
 
 
 FaultLayer = Literal["network", "tls", "identity", "database"]
@@ -162,13 +173,20 @@ class _ExplainedError(AzpgauthError):
     """
 
     def __init__(
-        self, said: str = "", *, cause: str = "", remedy: str = "", layer: FaultLayer = "identity"
+        self,
+        said: object = "",
+        *,
+        cause: str = "",
+        remedy: str = "",
+        layer: FaultLayer | None = None,
     ) -> None:
         super().__init__(said)
-        self.said = said
+        self.said = str(said)
         self.cause = cause
         self.remedy = remedy
-        self.layer: FaultLayer = layer
+        self.layer: FaultLayer = layer or self._usual_layer
+
+    _usual_layer: FaultLayer = "identity"
 
     def __str__(self) -> str:
         lines = [self.said]
@@ -203,6 +221,8 @@ class ConnectError(_ExplainedError):
 
     Its ``__cause__`` is the driver's error; `cause`, `remedy` and `layer` say what that means.
     """
+
+    _usual_layer = "database"
 
 
 class CredentialValueError(AzpgauthError, ValueError):

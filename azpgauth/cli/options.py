@@ -27,7 +27,7 @@ _JSON = "azpgauth.json"
 
 
 def json_option(command: F) -> F:
-    """Give a command the option `--json`; errors are told as JSON then, too."""
+    """Give a command the option `--json`; errors are JSON then, too."""
 
     def noted(context: click.Context, _: click.Parameter, value: bool) -> bool:
         context.meta[_JSON] = value
@@ -63,9 +63,7 @@ def settings_options(command: F) -> F:
             click.option("--env-file", help="A file instead of .env."),
             click.option("--secrets-dir", help="A directory with a file for each secret."),
             click.option("--prefix", help="What the variables of a second database begin with."),
-            click.option(
-                "--driver", type=click.Choice(list(DRIVERS)), help="Instead of driver.name."
-            ),
+            click.option("--driver", type=_DRIVER, help="Instead of driver.name."),
         )
     ):
         command = option(command)

@@ -62,12 +62,14 @@ _NAMES: dict[Kind, str] = {
     show_default=True,
     help="Where azure-identity finds the managed identity.",
 )
+@click.option("--pgbouncer", is_flag=True, help="Put a real PgBouncer before PostgreSQL.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def sandbox(
     env_file: Path | None,
     credential: Credential,
     kind: Kind | None,
     endpoint: Endpoint,
+    pgbouncer: bool,
     command: tuple[str, ...],
 ) -> None:
     """Run COMMAND with a local Entra ID and PostgreSQL, and return its status.
@@ -87,7 +89,9 @@ def sandbox(
     with contextlib.ExitStack() as stack:
         with _signals_end():
             identity = Identity(_NAMES[kind], kind=kind) if kind else None
-            box = stack.enter_context(Sandbox(identity=identity, endpoint=endpoint))
+            box = stack.enter_context(
+                Sandbox(identity=identity, endpoint=endpoint, pgbouncer=pgbouncer)
+            )
             environment = box.environment_for(credential, identity=identity)
             if env_file is not None:
                 stack.enter_context(_written(env_file, environment))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.drivers.native import check_native
+from azpgauth.drivers.pooler import Pooler, look_at_asyncpg, socket_of
 from azpgauth.drivers.signin import KeepFresh, asign_in
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.redacted import Redacted
@@ -54,6 +55,7 @@ class _Pool(Pool):
         plan = arguments.plan
         self._plan = plan
         self._arguments = replace(arguments, native=Redacted(for_connection))
+        self._pooler = Pooler(arguments)
         self._keep_fresh = KeepFresh(arguments.login)
         self._keep_fresh.end_with(self)
         self._renew_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
@@ -76,7 +78,7 @@ class _Pool(Pool):
 
     async def _sign_in(self, *_: Any, **keywords: Any) -> Any:
         self._keep_fresh.start()
-        conn = await _connect(self._arguments, self.first_timeout, keywords)
+        conn = await _connect(self._arguments, self._pooler, self.first_timeout, keywords)
         # Connections that were opened together are not renewed all at the same moment.
         lifetime = self._plan.pool.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         self._renew_at[conn] = time.monotonic() + lifetime
@@ -140,11 +142,14 @@ async def aopen_pool(arguments: ConnectArguments, /, *, timeout: int | None = No
 
 async def aconnect(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Any:
     """A `Connection`: see `AsyncDriver.aconnect`."""
-    return await _connect(arguments, timeout, {})
+    return await _connect(arguments, Pooler(arguments, asks=False), timeout, {})
 
 
 async def _connect(
-    arguments: ConnectArguments, timeout: int | None, from_pool: Mapping[str, Any]
+    arguments: ConnectArguments,
+    pooler: Pooler,
+    timeout: int | None,
+    from_pool: Mapping[str, Any],
 ) -> Any:
     plan, own = arguments.plan, arguments.own
     check_native(own, _OWNED_BY_CONNECT, _CONNECT_ARGUMENTS, "asyncpg's connect")
@@ -156,10 +161,23 @@ async def _connect(
 
     async def attempt(grant: Grant, trusted: str) -> Any:
         context = await plan.tls.acontext(trusted)
-        conn = await asyncpg.connect(**keywords, **grant.for_asyncpg(), ssl=context)
+        statements = {} if pooler.named_statements else {"statement_cache_size": 0}
+        conn = await asyncpg.connect(
+            **{**statements, **keywords}, **grant.for_asyncpg(), ssl=context
+        )
         # Its protocol keeps the answer, where whoever walks a frame's objects would find it.
         protocol: Any = getattr(conn, "_protocol")  # noqa: B009 - not in the stubs
         protocol.password = None  # it is sent once, and needed no more
         return conn
 
+    conn = await asign_in(arguments.login, plan.tls.roots, attempt)
+    try:
+        plan.keepalives.apply(socket_of(conn))
+        again = await look_at_asyncpg(pooler, conn) and "statement_cache_size" not in own
+    except BaseException:
+        conn.terminate()
+        raise
+    if not again:
+        return conn
+    await conn.close()  # its cache of statements cannot be turned off any more
     return await asign_in(arguments.login, plan.tls.roots, attempt)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
-__all__ = ["OWNED_BY_LIBPQ", "check_native", "unfit"]
+__all__ = ["OWNED_BY_LIBPQ", "check_native", "unfit", "with_options"]
 
 OWNED_BY_LIBPQ = frozenset(
     {"host", "hostaddr", "port", "dbname", "user", "password", "passfile", "service"}
@@ -53,6 +53,17 @@ def check_native(
         problems.append(Problem(f"native[{key!r}]", "argument native", reason, action))
     if problems:
         raise SettingsError(problems)
+
+
+def with_options(ours: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Libpq's keywords with the program's own; what both say of `options` counts.
+
+    Args:
+        ours: The plan's.
+        own: The program's.
+    """
+    options = " ".join(filter(None, (ours.get("options"), own.get("options"))))
+    return {**ours, **own, "options": options}
 
 
 def unfit(exc: TypeError) -> SettingsError:

@@ -10,9 +10,11 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native
+from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, with_options
+from azpgauth.drivers.pooler import Pooler, look_at_psycopg
 from azpgauth.drivers.signin import KeepFresh, asign_in, refuse_proactor, sign_in
 from azpgauth.errors import missing_driver
+from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
 
 try:
     import psycopg
@@ -49,7 +51,7 @@ def errors(_: ConnectArguments, /) -> tuple[type[BaseException], ...]:
 _OWNED = (
     OWNED_BY_LIBPQ
     | {"conninfo", "kwargs", "open", "min_size", "max_size", "timeout"}
-    | {"max_lifetime", "max_idle", "login", "tls", "proven"}
+    | {"max_lifetime", "max_idle", "login", "tls", "proven", "pooler"}
 )
 
 
@@ -63,20 +65,28 @@ class _SignIn:
         *,
         login: Login,
         tls: Tls,
+        pooler: Pooler,
         proven: _Proven | None = None,
         **kwargs: Any,
     ) -> Self:
         """Sign in, once more with another token if the server refuses a cached one."""
         if proven is not None and (ready := proven.take()) is not None:
             return ready  # type: ignore[no-any-return]
+        kwargs = {**_statements(pooler), **kwargs}
         connect: Callable[..., Self] = super().connect  # type: ignore[misc]
-        return sign_in(
+        conn: Any = sign_in(
             login,
             tls.roots,
             lambda grant, trusted: connect(
                 conninfo, **{**kwargs, **grant.for_libpq(), **tls.libpq(trusted)}
             ),
         )
+        try:
+            run(look_at_psycopg(pooler, conn, kwargs["connect_timeout"], BLOCKING))
+        except BaseException:
+            conn.close()
+            raise
+        return conn  # type: ignore[no-any-return]
 
 
 class _AsyncSignIn:
@@ -89,21 +99,33 @@ class _AsyncSignIn:
         *,
         login: Login,
         tls: Tls,
+        pooler: Pooler,
         proven: _Proven | None = None,
         **kwargs: Any,
     ) -> Self:
         """Sign in, once more with another token if the server refuses a cached one."""
         if proven is not None and (ready := proven.take()) is not None:
             return ready  # type: ignore[no-any-return]
+        kwargs = {**_statements(pooler), **kwargs}
         refuse_proactor(asyncio.get_running_loop())
         connect: Callable[..., Awaitable[Self]] = super().connect  # type: ignore[misc]
-        return await asign_in(
+        conn: Any = await asign_in(
             login,
             tls.roots,
             lambda grant, trusted: connect(
                 conninfo, **{**kwargs, **grant.for_libpq(), **tls.libpq(trusted)}
             ),
         )
+        try:
+            await look_at_psycopg(pooler, conn, kwargs["connect_timeout"], ON_LOOP)
+        except BaseException:
+            await conn.close()
+            raise
+        return conn  # type: ignore[no-any-return]
+
+
+def _statements(pooler: Pooler) -> dict[str, None]:
+    return {} if pooler.named_statements else {"prepare_threshold": None}
 
 
 class SignedInConnection(_SignIn, psycopg.Connection[Any]):  # type: ignore[misc]
@@ -222,16 +244,16 @@ def open_pool(
 def unopened_pool(arguments: ConnectArguments, /) -> psycopg_pool.AsyncConnectionPool[Any]:
     """An `AsyncConnectionPool`: see `AsyncDriver.unopened_pool`."""
     for_pool, for_connection = _split(arguments.own)
-    return _unopened(arguments, for_pool, for_connection)
+    return _unopened(arguments, for_pool, _keywords(arguments, for_connection))
 
 
 def _unopened(
-    arguments: ConnectArguments, for_pool: dict[str, Any], for_connection: dict[str, Any]
+    arguments: ConnectArguments, for_pool: dict[str, Any], keywords: dict[str, Any]
 ) -> _AsyncConnectionPool:
     base = for_pool.pop("connection_class", psycopg.AsyncConnection)
     proven = _Proven()
     pool = _AsyncConnectionPool(
-        kwargs={**_keywords(arguments, for_connection), "proven": proven},
+        kwargs={**keywords, "proven": proven},
         connection_class=_signed_in_async(base),
         **_limits(arguments.plan),
         **{"check": psycopg_pool.AsyncConnectionPool.check_connection, **for_pool},
@@ -255,7 +277,7 @@ async def aopen_pool(
         if configure is not None:
             await configure(conn)
             for_pool["configure"] = _except_for(conn, configure, done=_nothing)
-        pool = _unopened(arguments, for_pool, for_connection)
+        pool = _unopened(arguments, for_pool, keywords)
         pool.proven.put(conn)
         await pool.open()
     except BaseException:
@@ -272,7 +294,7 @@ def connect(
     arguments: ConnectArguments, /, *, timeout: int | None = None
 ) -> psycopg.Connection[Any]:
     """A `Connection`: see `Driver.connect`."""
-    keywords = _keywords(arguments, _for_connect(arguments))
+    keywords = _keywords(arguments, _for_connect(arguments), asks=False)
     return SignedInConnection.connect(**_with_timeout(keywords, timeout))
 
 
@@ -280,7 +302,7 @@ async def aconnect(
     arguments: ConnectArguments, /, *, timeout: int | None = None
 ) -> psycopg.AsyncConnection[Any]:
     """An `AsyncConnection`: see `AsyncDriver.aconnect`."""
-    keywords = _keywords(arguments, _for_connect(arguments))
+    keywords = _keywords(arguments, _for_connect(arguments), asks=False)
     return await SignedInAsyncConnection.connect(**_with_timeout(keywords, timeout))
 
 
@@ -290,9 +312,17 @@ def _for_connect(arguments: ConnectArguments) -> dict[str, Any]:
     return own
 
 
-def _keywords(arguments: ConnectArguments, more: Mapping[str, Any]) -> dict[str, Any]:
+def _keywords(
+    arguments: ConnectArguments, own: Mapping[str, Any], *, asks: bool = True
+) -> dict[str, Any]:
+    """What our connection classes take; `asks`: whether to ask the server for PgBouncer."""
     plan = arguments.plan
-    return {**plan.libpq(pq.version()), **more, "login": arguments.login, "tls": plan.tls}
+    return {
+        **with_options(plan.libpq(pq.version()), own),
+        "login": arguments.login,
+        "tls": plan.tls,
+        "pooler": Pooler(arguments, asks=asks),
+    }
 
 
 def _with_timeout(keywords: dict[str, Any], timeout: int | None) -> dict[str, Any]:

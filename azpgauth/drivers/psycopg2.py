@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit
+from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit, with_options
 from azpgauth.drivers.psycopg2_pool import ConnectionPool
 from azpgauth.drivers.signin import KeepFresh, sign_in
 from azpgauth.errors import missing_driver
@@ -66,7 +66,7 @@ class _Connecting:
         """Checked, and put into libpq's form, once for all connections."""
         own, plan = arguments.own, arguments.plan
         check_native(own, _OWNED, None, "psycopg2's connect")
-        keywords = {**plan.libpq(extensions.libpq_version()), **own}
+        keywords = with_options(plan.libpq(extensions.libpq_version()), own)
         factories = {name: keywords.pop(name) for name in _FACTORIES if name in keywords}
         try:
             dsn = extensions.make_dsn(**keywords)

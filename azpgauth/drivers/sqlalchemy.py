@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit
+from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit, with_options
+from azpgauth.drivers.pooler import Pooler, look_at_asyncpg, look_at_psycopg, socket_of
 from azpgauth.drivers.signin import KeepFresh, refuse_proactor, sign_in
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.drivers import ASYNC_DRIVERS
 from azpgauth.runtime.importing import guard
-from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, Blocking
+from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, Blocking, run
 
 try:
     import sqlalchemy
@@ -75,6 +76,10 @@ class _InGreenlet(Blocking):
         """See `Wait.result`."""
         return await_only(ON_LOOP.result(future, timeout))
 
+    async def readable(self, descriptor: int, seconds: float) -> bool:
+        """See `Wait.readable`."""
+        return await_only(ON_LOOP.readable(descriptor, seconds))
+
 
 IN_GREENLET: Wait = _InGreenlet()
 """For what an async engine connects with: it calls sync code, which awaits by `await_only`."""
@@ -83,8 +88,9 @@ IN_GREENLET: Wait = _InGreenlet()
 class _Wiring:
     """How one engine's connections sign in."""
 
-    def __init__(self, arguments: ConnectArguments) -> None:
+    def __init__(self, arguments: ConnectArguments, *, alone: bool = False) -> None:
         self.arguments = arguments
+        self._pooler = Pooler(arguments, asks=not alone)
         self.on_loop = arguments.driver in ASYNC_DRIVERS
         self.first_timeout: int | None = None
         self._pooled = False
@@ -115,7 +121,36 @@ class _Wiring:
             return dialect.connect(*cargs, **{**parameters, **added})
 
         wait = IN_GREENLET if self.on_loop else BLOCKING
+        parameters = {**self._statements(), **parameters}
+        conn = sign_in(self.arguments.login, plan.tls.roots, attempt, wait)
+        try:
+            if not self._must_go(conn, wait):
+                return conn
+        except BaseException:
+            conn.close()
+            raise
+        conn.close()
+        parameters |= self._statements()
         return sign_in(self.arguments.login, plan.tls.roots, attempt, wait)
+
+    def _statements(self) -> dict[str, Any]:
+        """What turns named prepared statements off, if they are to be."""
+        if self._pooler.named_statements:
+            return {}
+        if self.arguments.dialect == "asyncpg":
+            return {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        return {"prepare_threshold": None} if self.arguments.dialect == "psycopg" else {}
+
+    def _must_go(self, conn: Any, wait: Wait) -> bool:
+        """Whether a new connection is one that must be made again, without named statements."""
+        raw = conn.driver_connection if self.on_loop else conn
+        if self.arguments.dialect == "asyncpg":
+            self.arguments.plan.keepalives.apply(socket_of(raw))
+            return await_only(look_at_asyncpg(self._pooler, raw))
+        if self.arguments.dialect == "psycopg":
+            seconds = self.arguments.plan.connect_timeout
+            run(look_at_psycopg(self._pooler, raw, seconds, wait))
+        return False
 
 
 def open_pool(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Engine:
@@ -163,7 +198,7 @@ async def aopen_pool(arguments: ConnectArguments, /, *, timeout: int | None = No
 
 def connect(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Connection:
     """A `Connection`: see `Driver.connect`."""
-    wiring = _Wiring(arguments)
+    wiring = _Wiring(arguments, alone=True)
     wiring.first_timeout = timeout
     engine: Engine = _engine(wiring, {"poolclass": NullPool})
     return engine.connect()
@@ -173,7 +208,7 @@ async def aconnect(
     arguments: ConnectArguments, /, *, timeout: int | None = None
 ) -> AsyncConnection:
     """An `AsyncConnection`: see `AsyncDriver.aconnect`."""
-    wiring = _Wiring(arguments)
+    wiring = _Wiring(arguments, alone=True)
     wiring.first_timeout = timeout
     engine: AsyncEngine = await asyncio.to_thread(_engine, wiring, {"poolclass": NullPool})
     return await engine.connect()
@@ -231,4 +266,4 @@ def _connect_arguments(arguments: ConnectArguments, more: dict[str, Any]) -> dic
         from psycopg2.extensions import libpq_version
     else:
         from psycopg.pq import version as libpq_version
-    return {**plan.libpq(libpq_version()), **more}
+    return with_options(plan.libpq(libpq_version()), more)

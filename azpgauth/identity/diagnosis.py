@@ -35,7 +35,7 @@ _ROWS = (
     ),
     (
         r"AADSTS90002|your tenant name",
-        "there is no such tenant there",
+        "there is no such tenant in this cloud",
         "check credential.tenant_id, and server.cloud",
     ),
     (

@@ -142,15 +142,13 @@ def failure_of(exc: BaseException) -> TokenError:
     Args:
         exc: What was raised.
     """
+    if isinstance(exc, TokenError):
+        return _plain(exc)
     try:
         said = str(exc)
     except Exception:  # noqa: BLE001 - it is somebody else's
         said = "it cannot say why"
     text = _JWT.sub("<token>", said)
-    if isinstance(exc, TokenError):
-        error = exc.again(text)
-        error.__cause__ = None
-        return error
     words = f"{type(exc).__name__}: {their_words(text)}"
     error = no_token(f"no token from Microsoft Entra ID: {words}")
     if text == said and type(exc).__module__.startswith("azure."):
@@ -160,3 +158,12 @@ def failure_of(exc: BaseException) -> TokenError:
                 setattr(exc, name, None)
         error.__cause__ = exc
     return error
+
+
+def _plain(exc: TokenError) -> TokenError:
+    """One of ours, or of a class that a program derived from it, which may be made in any way."""
+    said, cause, remedy = (
+        _JWT.sub("<token>", str(vars(exc).get(name, ""))) for name in ("said", "cause", "remedy")
+    )
+    words = said or _JWT.sub("<token>", " ".join(map(str, exc.args)))
+    return TokenError(words, cause=cause, remedy=remedy)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from azpgauth.identity.clock import Clock
-from azpgauth.runtime.waiting import Wait
+    from azpgauth.runtime.waiting import Wait
 
 __all__ = ["RECHECK", "Refresh", "TokenInfo", "TokenSource"]
 

@@ -9,6 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from azpgauth.errors import AzpgauthError, ConnectError
+from azpgauth.identity.login import TokenLogin
 from azpgauth.opening.closing import closing
 from azpgauth.runtime.drivers import DRIVERS
 from azpgauth.runtime.importing import guard, load
@@ -133,7 +134,8 @@ class _Attempts:
     def _explained(self, said: str) -> ConnectError:
         plan = self._plan
         name = one_line(self._login.role) if self._login.role else None
-        diagnosis = diagnose(said, name, token=hasattr(self._login, "source"))
+        token = isinstance(self._login, TokenLogin)
+        diagnosis = diagnose(said, name, token=token, options=plan.options)
         role = f' as role "{name}"' if name else ""
         tried = f" ({self._count} attempts)" if self._count > 1 else ""
         where = f'database "{one_line(plan.database)}" at {one_line(plan.where)}{role}{tried}'

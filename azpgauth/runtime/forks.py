@@ -1,7 +1,6 @@
-"""Puts right in a child after fork what it cannot take over: locks that others hold, and threads.
+"""Lets objects begin again in a child after fork: locks that others hold, and threads, are gone.
 
-What asks for it here is called in the order of asking. `importing` has its own hooks beside these,
-since a fork has to wait for it before anybody else.
+`importing` has its own hooks beside these, since a fork has to wait for it before anybody else.
 """
 
 from __future__ import annotations
@@ -10,29 +9,16 @@ import os
 import threading
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["Lock", "Renewed", "after_fork_in_child", "renew_in_child"]
+__all__ = ["Lock", "Renewed", "renew_in_child"]
 
 
 class Renewed(Protocol):
     """An object that begins again in a child after fork."""
 
     def begin_process(self) -> None:
-        """Let go of what is the parent's; there is one thread only."""
-
-
-def after_fork_in_child(step: Callable[[], None]) -> Callable[[], None]:
-    """Have a function called in each child; a decorator.
-
-    Args:
-        step: The function; it must not raise.
-    """
-    _steps.append(step)
-    return step
+        """Let go of what is the parent's; there is one thread only. It must not raise."""
 
 
 def renew_in_child(renewed: Renewed) -> None:
@@ -69,15 +55,12 @@ class Lock:
             self._lock.release()
 
 
-_steps: list[Callable[[], None]] = []
 _renewed: weakref.WeakSet[Renewed] = weakref.WeakSet()
 
 
 def _in_child() -> None:
     for each in list(_renewed):
         each.begin_process()
-    for step in _steps:
-        step()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

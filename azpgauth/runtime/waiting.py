@@ -50,6 +50,9 @@ class Wait(Protocol):
     async def off_loop(self, function: Callable[..., T], /, *args: Any) -> T:
         """What a function gives that blocks: on an event loop, it is called on a thread."""
 
+    async def readable(self, descriptor: int, seconds: float) -> bool:
+        """Whether there is something to read from a file or socket before a time is over."""
+
 
 class Blocking:
     """Blocks the thread; `call` takes functions that are not async."""
@@ -72,6 +75,14 @@ class Blocking:
     async def off_loop(self, function: Callable[..., T], /, *args: Any) -> T:
         """See `Wait.off_loop`."""
         return function(*args)
+
+    async def readable(self, descriptor: int, seconds: float) -> bool:
+        """See `Wait.readable`."""
+        import selectors
+
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            return bool(selector.select(seconds))
 
 
 class _OnLoop:
@@ -97,6 +108,20 @@ class _OnLoop:
         import asyncio
 
         return await asyncio.to_thread(function, *args)
+
+    async def readable(self, descriptor: int, seconds: float) -> bool:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        there = asyncio.Event()
+        loop.add_reader(descriptor, there.set)
+        try:
+            await asyncio.wait_for(there.wait(), seconds)
+        except asyncio.TimeoutError:  # before Python 3.11, an exception of its own
+            return False
+        finally:
+            loop.remove_reader(descriptor)
+        return True
 
 
 BLOCKING: Wait = Blocking()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ try:
     from azpgauth.sandbox.entra.directory import Directory
     from azpgauth.sandbox.entra.identity import Identity, Issuer
     from azpgauth.sandbox.postgres.gateway import Gateway
+    from azpgauth.sandbox.postgres.pgbouncer import PORT, PgBouncer
 except ImportError as exc:
     raise MissingDriverError(
         f"the sandbox needs packages that are not installed ({exc}); "
@@ -48,19 +50,22 @@ class Sandbox:
             group, a member of it signs in.
         endpoint: Where azure-identity finds the managed identity: as on App Service, or as on a
             virtual machine (IMDS).
+        pgbouncer: Whether a real PgBouncer stands between gateway and server, where the machine has
+            the program; on port 6432 if that is free.
 
     Attributes:
         authority: Hands out tokens; has faults and counts.
         directory: Who is known to the authority, with secrets, certificates and federated tokens.
         gateway: Takes connections; has faults and counts.
         server: PostgreSQL itself.
+        pgbouncer: PgBouncer, if there is one.
         issuer: Signs tokens and checks them.
         identity: Who signs in.
         service_principal: Who signs in by the credentials that only applications have, if nobody
             is named: `sandbox-sp`.
 
     Raises:
-        MissingDriverError: What `azpgauth[sandbox]` installs is not there.
+        MissingDriverError: What `azpgauth[sandbox]` installs is not there, or PgBouncer's program.
         AzpgauthError: It did not start.
 
     Example:
@@ -74,6 +79,7 @@ class Sandbox:
         *,
         identity: Identity | None = None,
         endpoint: Endpoint = "app-service",
+        pgbouncer: bool = False,
     ) -> None:
         self.identity = identity or Identity()
         self.service_principal = (
@@ -82,6 +88,8 @@ class Sandbox:
             else Identity("sandbox-sp", kind="service-principal")
         )
         self.endpoint = endpoint
+        self._pooled = pgbouncer
+        self.pgbouncer: PgBouncer | None = None
         self._members: dict[Identity, Identity] = {}
         self._stack = ExitStack()
         self._lock = threading.Lock()
@@ -132,14 +140,19 @@ class Sandbox:
         self.authority = Authority(self.issuer, self.directory, speaking, good, folder)
         self._stack.callback(self.authority.stop)
         self.authority.start()
+        if self._pooled:
+            self.pgbouncer = PgBouncer(folder, self.server.options)
+            self._stack.callback(self.pgbouncer.stop)
+            self.pgbouncer.start()
         self.gateway = Gateway(
             lambda password, role: self.issuer.refusal(password, role, self.roles),
-            self.server.socket,
+            self.pgbouncer.socket if self.pgbouncer else self.server.socket,
             {
                 "good": good,
                 "other-name": ours.issue(folder / "other-name.pem", "other.example"),
                 "unknown-ca": foreign.issue(folder / "unknown-ca.pem", *local),
             },
+            PORT if self.pgbouncer and _is_free(PORT) else 0,
         )
         self._stack.callback(self.gateway.stop)
         self.gateway.start()
@@ -243,3 +256,13 @@ class Sandbox:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

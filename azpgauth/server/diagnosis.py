@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from azpgauth.server.options import alter_role
 from azpgauth.server.words import ROWS, Diagnosis
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from azpgauth.server.words import Mend
 
 __all__ = ["diagnose", "mends", "retry_delay"]
@@ -20,13 +23,20 @@ _WRONG_PASSWORD = Diagnosis(
 )
 
 
-def diagnose(message: str, role: str | None = None, *, token: bool = True) -> Diagnosis:
+def diagnose(
+    message: str,
+    role: str | None = None,
+    *,
+    token: bool = True,
+    options: Mapping[str, str] | None = None,
+) -> Diagnosis:
     """What a failed connect means.
 
     Args:
         message: The driver's words, with the server's in them.
         role: Who wanted in, for what there is to run.
         token: Whether a token was the password.
+        options: What the session was to begin with.
 
     Example:
         >>> diagnose('FATAL:  database "shop" does not exist').cause
@@ -37,7 +47,15 @@ def diagnose(message: str, role: str | None = None, *, token: bool = True) -> Di
         return _WRONG_PASSWORD
     literal = (role or "ROLE").replace("'", "''")
     name = (role or "ROLE").replace('"', '""')
-    return replace(found, remedy=found.remedy.replace("{role}", literal).replace("{name}", name))
+    filled = {
+        "{role}": literal,
+        "{name}": name,
+        "{options}": alter_role(options or {"OPTION": "VALUE"}, role or "ROLE"),
+    }
+    remedy = found.remedy
+    for place, text in filled.items():
+        remedy = remedy.replace(place, text)
+    return replace(found, remedy=remedy)
 
 
 def mends(mend: Mend, message: str) -> bool:
@@ -45,13 +63,16 @@ def mends(mend: Mend, message: str) -> bool:
 
     Args:
         mend: What could be tried.
-        message: The driver's words.
+        message: The driver's words. Of several addresses each may have said something else: more
+            roots or another token may mend one of them, but time mends nothing where one says no.
 
     Example:
         >>> mends("token", "FATAL:  The access token has expired")
         True
     """
-    return mend in diagnose(message).mended_by
+    if mend in {"waiting", "host"}:
+        return mend in diagnose(message).mended_by
+    return any(mend in meaning.mended_by and pattern.search(message) for pattern, meaning in ROWS)
 
 
 def retry_delay(attempt: int, left: float) -> float | None:

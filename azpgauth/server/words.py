@@ -26,7 +26,7 @@ class Diagnosis:
     Attributes:
         cause: What is wrong, in the user's terms; empty if the driver's words are all there is.
         remedy: What to do about it; `{role}` and `{name}` are the role, quoted as a literal and as
-            an identifier.
+            an identifier, `{options}` the statements that set a session's options on the role.
         layer: What is at fault.
         mended_by: What may mend it without anybody's doing: waiting for some seconds, another token
             than a cached one, more trusted roots, another host of several.
@@ -52,6 +52,12 @@ _NO_ROLE = (
 )
 
 ROWS: tuple[tuple[re.Pattern[str], Diagnosis], ...] = (
+    _row(
+        "database",
+        r"unsupported startup parameter",
+        "PgBouncer stands between, and refuses what a session would begin with",
+        "remove database.options, and set them on the role instead: {options}",
+    ),
     _row(
         "database",
         r"partial pkt in startup phase",
@@ -112,14 +118,6 @@ ROWS: tuple[tuple[re.Pattern[str], Diagnosis], ...] = (
         r"not permitted to log in",
         "the role may not log in",
         'as an administrator: alter role "{name}" login',
-    ),
-    _row(
-        "identity",
-        r"access token|audience claim|oid claim|AAD_AUTH_TOKENTYPE",
-        "the server refused the token",
-        "check credential.kind and database.user: is the role the one of the identity that signs "
-        "in?",
-        mended_by=("token",),
     ),
     _row(
         "identity",
@@ -254,6 +252,14 @@ ROWS: tuple[tuple[re.Pattern[str], Diagnosis], ...] = (
         "the connection was dropped",
         "try again in a moment",
         mended_by=("waiting", "host"),
+    ),
+    _row(
+        "identity",
+        r"access token|audience claim|oid claim|AAD_AUTH_TOKENTYPE",
+        "the server refused the token",
+        "check credential.kind and database.user: is the role the one of the identity that signs "
+        "in?",
+        mended_by=("token",),
     ),
 )
 """The patterns, and what a text that one of them matches means."""

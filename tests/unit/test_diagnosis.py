@@ -37,8 +37,21 @@ from azpgauth.server.words import ROWS
 def test_what_may_mend_it(message, layer, mended_by):
     found = diagnose(message)
     assert (found.layer, found.mended_by) == (layer, mended_by)
-    for mend in ("waiting", "token", "roots", "host"):
-        assert mends(mend, message) == (mend in mended_by)
+    for mend in mended_by:
+        assert mends(mend, message)
+    for mend in {"waiting", "host"} - mended_by:
+        assert not mends(mend, message)
+
+
+def test_of_several_addresses_each_may_have_said_something_else():
+    both = "[::1]: Connection refused; 127.0.0.1: password authentication failed"
+    assert mends("token", both)
+    assert not mends("waiting", both)
+    other = "a: password authentication failed; b: certificate verify failed"
+    assert mends("roots", other)
+    assert mends("token", other)
+    assert not mends("token", "Connection refused")
+    assert mends("waiting", "the system is starting up: access token: timed out")
 
 
 def test_every_row_says_what_it_means_and_what_to_do():

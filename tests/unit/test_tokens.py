@@ -1302,6 +1302,44 @@ def test_each_answer_is_given_by_whoever_decided_it(mint):
     assert given == [threading.current_thread()] * 2
 
 
+class OtherError(TokenError):
+    """A program's own, made in a way of its own."""
+
+    def __init__(self, code):
+        Exception.__init__(self, f"code {code}")
+
+
+def refusing(error):
+    def refuse():
+        raise error
+
+    return TokenSource(refuse)
+
+
+def test_an_error_of_ours_is_passed_on_as_it_is():
+    jwt = "eyJhbGciOiJI.eyJzdWIi.c2ln"
+    made = TokenError(f"no {jwt}", cause=f"because {jwt}", remedy=f"do {jwt}")
+    source = refusing(made)
+    with pytest.raises(TokenError) as caught:
+        source.get(5)
+    assert str(caught.value) == "no <token>\n  cause: because <token>\n  to do: do <token>"
+    assert source.info().last_error == "no <token>"
+
+
+def test_an_error_that_a_program_derived_reaches_whoever_waits():
+    with pytest.raises(TokenError, match="code 3"):
+        refusing(OtherError(3)).get(5)
+
+
+def test_a_token_that_is_about_to_expire_is_explained_once():
+    source = TokenSource(lambda: Token("secret", time.time() + 5, None, 0))
+    with pytest.raises(TokenError) as caught:
+        source.get(5)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(set(lines)) == 3
+    assert source.info().last_error == "the credential gave a token with 5 s left"
+
+
 @pytest.mark.parametrize(
     ("message", "cause"),
     [

@@ -45,7 +45,7 @@ Found = dict[str, Any]
 
 _QUERY = (
     "select current_setting('server_version'), current_user::text, pg_is_in_recovery(), "
-    "(select version from pg_stat_ssl where pid = pg_backend_pid())"
+    "(select version from pg_stat_ssl where pid = pg_backend_pid()), pg_backend_pid()"
 )
 
 
@@ -209,7 +209,7 @@ class Check:
     def query(self) -> Found:
         """What the server says of itself and of this session."""
         try:
-            version, user, standby, tls = self._row()
+            version, user, standby, tls, process_id = self._row()
         except Exception as exc:  # noqa: BLE001 - any driver's
             raise explained(str(exc).strip() or type(exc).__name__, Status.DATABASE) from None
         return {
@@ -217,6 +217,7 @@ class Check:
             "role": user,
             "tls": tls or "none",
             "standby": "yes, writes fail here" if standby else "no",
+            "pooler": "PgBouncer" if process_id != _process_id(self._connection) else "none",
         }
 
     # -- what they are made of ----------------------------------------------------------------
@@ -233,6 +234,14 @@ class Check:
         with conn.cursor() as cursor:
             cursor.execute(_QUERY)
             return tuple(cursor.fetchone())
+
+
+def _process_id(conn: Any) -> int:
+    """The server's process, as the new connection was told: PgBouncer tells a number of its own."""
+    conn = getattr(conn, "sync_connection", conn)
+    raw = conn.connection.driver_connection if hasattr(conn, "exec_driver_sql") else conn
+    found: int = raw.get_server_pid() if hasattr(raw, "get_server_pid") else raw.info.backend_pid
+    return found
 
 
 async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
@@ -257,9 +266,9 @@ def step_error(exc: AzpgauthError) -> StepError:
         theirs = str(exc.__cause__ or "").strip() if isinstance(exc, ConnectError) else ""
         status = status_of(exc)
         return StepError(theirs or exc.said, exc.cause, exc.remedy, status, ours=not theirs)
-    said, _, remedy = str(exc).partition("; run: ")
     if isinstance(exc, MissingDriverError):
-        return StepError(said, "the driver is not installed", f"run: {remedy}", status_of(exc))
+        said = exc.said or str(exc)
+        return StepError(said, "the driver is not installed", exc.remedy, status_of(exc))
     problems = exc.problems if isinstance(exc, SettingsError) else ()
     return StepError(str(exc), "", "", status_of(exc), problems=problems, ours=True)
 

@@ -10,6 +10,7 @@ import contextlib
 import ssl
 import struct
 import threading
+import weakref
 from typing import TYPE_CHECKING, Literal
 
 from azpgauth.sandbox.postgres import wire
@@ -33,6 +34,7 @@ class Gateway:
         refusal: Says why a password is not let in as a role; None if it is.
         server: The path of PostgreSQL's socket.
         certificates: For each kind of certificate, a PEM with its key.
+        port: Where to listen; 0 takes a free one.
 
     Attributes:
         mode: ``normal``; ``no-tls`` declines TLS and takes passwords all the same;
@@ -51,6 +53,7 @@ class Gateway:
         refusal: Callable[[str, str], str | None],
         server: str,
         certificates: dict[Certificate, Path],
+        port: int = 0,
     ) -> None:
         self._refusal = refusal
         self._server = server
@@ -60,7 +63,8 @@ class Gateway:
         self._listening: list[asyncio.Server] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
+        self._gates: weakref.WeakSet[asyncio.Event] = weakref.WeakSet()
+        self.port = port
         self.connections = 0
         self.passwords = 0
         self.users: list[str] = []
@@ -103,6 +107,17 @@ class Gateway:
         """Cut all open connections."""
         self._do(self._cut())
 
+    def freeze(self) -> None:
+        """Fall silent on all open connections: what comes is acknowledged, and goes no further.
+
+        Those that are made later work.
+        """
+        self._do(self._freeze())
+
+    def thaw(self) -> None:
+        """Go on with what `freeze` held back."""
+        self._do(self._thaw())
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
@@ -128,6 +143,14 @@ class Gateway:
     async def _cut(self) -> None:
         for writer in list(self._writers):
             writer.transport.abort()
+
+    async def _freeze(self) -> None:
+        for gate in self._gates:
+            gate.clear()
+
+    async def _thaw(self) -> None:
+        for gate in self._gates:
+            gate.set()
 
     async def _close(self) -> None:
         await self._stop_listening()
@@ -236,7 +259,10 @@ class Gateway:
         role = wire.parameters(packet[8:]).get("user", "")
         more = {"user": wire.identifier(role), **_tls_seen(writer)}
         to_server.write(wire.extended(packet, more))
-        await asyncio.gather(_copy(reader, to_server), _copy(from_server, writer))
+        gate = asyncio.Event()
+        gate.set()
+        self._gates.add(gate)
+        await asyncio.gather(_copy(reader, to_server, gate), _copy(from_server, writer, gate))
 
 
 def _tls_seen(writer: asyncio.StreamWriter) -> dict[str, str]:
@@ -252,9 +278,12 @@ def _tls_seen(writer: asyncio.StreamWriter) -> dict[str, str]:
     }
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
+) -> None:
     try:
         while data := await reader.read(_LARGEST):
+            await gate.wait()
             writer.write(data)
             await writer.drain()
     except OSError:

@@ -34,6 +34,8 @@ pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
 [ -n "$pid" ] && kill -INT "$pid" 2>/dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e "$1/data/postmaster.pid" ] || break; sleep 0.2; done
 [ -n "$pid" ] && kill -KILL "$pid" 2>/dev/null
+pid=$(cat "$1/pgbouncer/pid" 2>/dev/null)
+[ -n "$pid" ] && kill -KILL "$pid" 2>/dev/null
 rm -rf "$1"
 """
 
@@ -141,6 +143,11 @@ class Server:
         if self._janitor is not None:
             with contextlib.suppress(OSError):
                 self._janitor.communicate(b"done\n", timeout=5)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As what programs beside the server are run: as its user, in a bare environment."""
+        return {key: value for key, value in self._common().items() if key != "cwd"}
 
     def restart(self, pause: float = 0.0) -> None:
         """Stop it, cutting all connections, and start it again after a pause in seconds."""
