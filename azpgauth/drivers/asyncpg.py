@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import random
 import time
 import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from azpgauth.drivers.inherited import Connections, foreign
 from azpgauth.drivers.native import check_native
 from azpgauth.drivers.pooler import Pooler, look_at_asyncpg, socket_of
 from azpgauth.drivers.signin import KeepFresh, asign_in
@@ -55,6 +57,8 @@ class _Pool(Pool):
         plan = arguments.plan
         self._plan = plan
         self._arguments = replace(arguments, native=Redacted(for_connection))
+        self._process = os.getpid()
+        self._connections = Connections()
         self._pooler = Pooler(arguments)
         self._keep_fresh = KeepFresh(arguments.login)
         self._keep_fresh.end_with(self)
@@ -79,6 +83,7 @@ class _Pool(Pool):
     async def _sign_in(self, *_: Any, **keywords: Any) -> Any:
         self._keep_fresh.start()
         conn = await _connect(self._arguments, self._pooler, self.first_timeout, keywords)
+        self._connections.add(conn)
         # Connections that were opened together are not renewed all at the same moment.
         lifetime = self._plan.pool.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         self._renew_at[conn] = time.monotonic() + lifetime
@@ -88,6 +93,8 @@ class _Pool(Pool):
         return super().acquire(timeout=self._plan.pool.timeout if timeout is None else timeout)
 
     async def _acquire(self, timeout: float) -> Any:
+        if self._process != os.getpid():
+            raise foreign("Pool")
         deadline = time.monotonic() + timeout
         while True:
             proxy = await super()._acquire(  # type: ignore[misc]  # not in the stubs

@@ -10,10 +10,12 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from azpgauth.drivers.inherited import Connections, foreign
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, with_options
 from azpgauth.drivers.pooler import Pooler, look_at_psycopg
 from azpgauth.drivers.signin import KeepFresh, asign_in, refuse_proactor, sign_in
 from azpgauth.errors import missing_driver
+from azpgauth.runtime.forks import Lock
 from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
 
 try:
@@ -51,7 +53,7 @@ def errors(_: ConnectArguments, /) -> tuple[type[BaseException], ...]:
 _OWNED = (
     OWNED_BY_LIBPQ
     | {"conninfo", "kwargs", "open", "min_size", "max_size", "timeout"}
-    | {"max_lifetime", "max_idle", "login", "tls", "proven", "pooler"}
+    | {"max_lifetime", "max_idle", "login", "tls", "proven", "pooler", "connections"}
 )
 
 
@@ -66,6 +68,7 @@ class _SignIn:
         login: Login,
         tls: Tls,
         pooler: Pooler,
+        connections: Connections,
         proven: _Proven | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -81,6 +84,7 @@ class _SignIn:
                 conninfo, **{**kwargs, **grant.for_libpq(), **tls.libpq(trusted)}
             ),
         )
+        connections.add(conn)
         try:
             run(look_at_psycopg(pooler, conn, kwargs["connect_timeout"], BLOCKING))
         except BaseException:
@@ -100,6 +104,7 @@ class _AsyncSignIn:
         login: Login,
         tls: Tls,
         pooler: Pooler,
+        connections: Connections,
         proven: _Proven | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -116,6 +121,7 @@ class _AsyncSignIn:
                 conninfo, **{**kwargs, **grant.for_libpq(), **tls.libpq(trusted)}
             ),
         )
+        connections.add(conn)
         try:
             await look_at_psycopg(pooler, conn, kwargs["connect_timeout"], ON_LOOP)
         except BaseException:
@@ -160,6 +166,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
 
     keep_fresh: KeepFresh
     proven: _Proven
+    made_with: dict[str, Any]
     process: int
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
@@ -167,6 +174,19 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
         self.keep_fresh.start()
         self.process = os.getpid()
         _forgotten.add(self)
+
+    def getconn(self, timeout: float | None = None) -> _C:
+        if self.process != os.getpid():
+            self._begin_again()
+        return super().getconn(timeout)
+
+    def _begin_again(self) -> None:
+        """In a child after fork: its threads are gone, and its connections are the parent's."""
+        with _beginning:
+            if self.process != os.getpid() and not self.closed:
+                sizes = {"min_size": self.min_size, "max_size": self.max_size, "name": self.name}
+                _ConnectionPool.__init__(self, **{**self.made_with, **sizes})
+                self.open()
 
     def close(self, timeout: float = 5.0) -> None:
         try:
@@ -176,6 +196,8 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
             if (unused := self.proven.take()) is not None:
                 unused.close()
 
+
+_beginning = Lock()
 
 # Pools that a program forgets to close: once the interpreter goes down, their threads cannot be
 # stopped any more, and psycopg_pool would wait for each of them for seconds.
@@ -195,11 +217,18 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
 
     keep_fresh: KeepFresh
     proven: _Proven
+    process: int | None = None
+
+    async def getconn(self, timeout: float | None = None) -> Any:
+        if self.process not in {None, os.getpid()}:
+            raise foreign("AsyncConnectionPool")
+        return await super().getconn(timeout)
 
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         refuse_proactor(asyncio.get_running_loop())
         await super().open(wait, timeout)
         self.keep_fresh.start()
+        self.process = os.getpid()
 
     async def close(self, timeout: float = 5.0) -> None:
         try:
@@ -225,13 +254,16 @@ def open_pool(
             configure(conn)
             configure = _except_for(conn, configure)
         proven = _Proven(conn)
-        pool: _ConnectionPool[Any] = _ConnectionPool(
-            kwargs={**keywords, "proven": proven},
-            connection_class=connection_class,
-            configure=configure,
+        made_with = {
+            "kwargs": {**keywords, "proven": proven},
+            "connection_class": connection_class,
+            "configure": configure,
             **_limits(arguments.plan),
-            **{"check": psycopg_pool.ConnectionPool.check_connection, **for_pool},
-        )
+            "check": psycopg_pool.ConnectionPool.check_connection,
+            **for_pool,
+        }
+        pool: _ConnectionPool[Any] = _ConnectionPool(**made_with)
+        pool.made_with = made_with
         pool.proven, pool.keep_fresh = proven, KeepFresh(arguments.login)
         pool.keep_fresh.end_with(pool)
         pool.open()
@@ -322,6 +354,7 @@ def _keywords(
         "login": arguments.login,
         "tls": plan.tls,
         "pooler": Pooler(arguments, asks=asks),
+        "connections": Connections(),
     }
 
 

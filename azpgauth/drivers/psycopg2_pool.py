@@ -15,7 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from azpgauth.drivers.inherited import Connections
 from azpgauth.errors import missing_driver
+from azpgauth.runtime.forks import renew_in_child
 
 try:
     import psycopg2
@@ -81,13 +83,25 @@ class ConnectionPool(ThreadedConnectionPool):
         self._leased: dict[Hashable, _Member] = {}
         self._keys_of: dict[int, Hashable] = {}
         self._last_key = 0
+        self._connections = Connections()
         self._idle.append(self._joined(first))
+        renew_in_child(self)
         try:
             while len(self._idle) < self.minconn:
                 self._idle.append(self._joined(connect()))
         except BaseException:
             self.closeall()
             raise
+
+    def begin_process(self) -> None:
+        """In a child after fork: what there is, in use or not, is the parent's."""
+        self._connections.begin_process()
+        self._guard = threading.RLock()
+        self._line.clear()
+        self._places.clear()
+        self._idle.clear()
+        self._leased.clear()
+        self._keys_of.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -332,6 +346,7 @@ class ConnectionPool(ThreadedConnectionPool):
             with self._guard:
                 member = self._idle.pop() if self._idle else None
             if member is None:
+                self._keep_fresh.start()  # in a child after fork it is not yet
                 return self._joined(self._new())
             if time.monotonic() < member.renew_at and _alive(member.conn):
                 return member
@@ -341,6 +356,7 @@ class ConnectionPool(ThreadedConnectionPool):
         # Connections that were opened together are not renewed all at the same moment.
         lifetime = self._limits.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         now = time.monotonic()
+        self._connections.add(conn)
         return _Member(conn, now + lifetime, now)
 
     def _settled(self, member: _Member) -> bool:

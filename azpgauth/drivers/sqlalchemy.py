@@ -7,13 +7,17 @@ same dict to every connect. https://docs.sqlalchemy.org/en/20/core/events.html
 from __future__ import annotations
 
 import asyncio
+import os
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from azpgauth.drivers.inherited import Connections, foreign
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit, with_options
 from azpgauth.drivers.pooler import Pooler, look_at_asyncpg, look_at_psycopg, socket_of
 from azpgauth.drivers.signin import KeepFresh, refuse_proactor, sign_in
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.drivers import ASYNC_DRIVERS
+from azpgauth.runtime.forks import renew_in_child
 from azpgauth.runtime.importing import guard
 from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, Blocking, run
 
@@ -95,16 +99,30 @@ class _Wiring:
         self.first_timeout: int | None = None
         self._pooled = False
         self._keep_fresh = KeepFresh(arguments.login)
+        self._connections = Connections()
+        self._process = os.getpid()
+        self._engine: weakref.ref[Engine] | None = None
+        renew_in_child(self)
+
+    def begin_process(self) -> None:
+        """In a child after fork: its idle connections are the parent's."""
+        self._connections.begin_process()
+        engine = self._engine() if self._engine is not None else None
+        if engine is not None:
+            engine.dispose(close=False)
 
     def wire(self, engine: Engine) -> None:
         """Have this engine's connections sign in; the login is kept fresh while it has any."""
         event.listen(engine, "do_connect", self._do_connect)
+        self._engine = weakref.ref(engine)
         self._pooled = not isinstance(engine.pool, NullPool)
         event.listen(engine, "engine_disposed", lambda _: self._keep_fresh.end())
         self._keep_fresh.end_with(engine)
 
     def _do_connect(self, dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any]) -> Any:
         plan, asyncpg = self.arguments.plan, self.arguments.dialect == "asyncpg"
+        if self.on_loop and self._process != os.getpid():
+            raise foreign("AsyncEngine")
         if self.on_loop and not asyncpg:
             refuse_proactor(asyncio.get_running_loop())
         if self._pooled:
@@ -144,6 +162,7 @@ class _Wiring:
     def _must_go(self, conn: Any, wait: Wait) -> bool:
         """Whether a new connection is one that must be made again, without named statements."""
         raw = conn.driver_connection if self.on_loop else conn
+        self._connections.add(raw)
         if self.arguments.dialect == "asyncpg":
             self.arguments.plan.keepalives.apply(socket_of(raw))
             return await_only(look_at_asyncpg(self._pooler, raw))
