@@ -11,9 +11,10 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from azpgauth.drivers.checks import asyncpg_answers, patience, used_lately
 from azpgauth.drivers.inherited import Connections, foreign
 from azpgauth.drivers.native import check_native
-from azpgauth.drivers.pooler import Pooler, look_at_asyncpg, socket_of
+from azpgauth.drivers.pooler import Pooler, look_at_asyncpg, settle_asyncpg
 from azpgauth.drivers.signin import KeepFresh, asign_in
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.redacted import Redacted
@@ -63,6 +64,7 @@ class _Pool(Pool):
         self._keep_fresh = KeepFresh(arguments.login)
         self._keep_fresh.end_with(self)
         self._renew_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+        self._used_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
         self.first_timeout: int | None = None
         super().__init__(
             **{
@@ -87,6 +89,7 @@ class _Pool(Pool):
         # Connections that were opened together are not renewed all at the same moment.
         lifetime = self._plan.pool.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         self._renew_at[conn] = time.monotonic() + lifetime
+        self._used_at[conn] = time.monotonic()
         return conn
 
     def acquire(self, *, timeout: float | None = None) -> Any:
@@ -100,9 +103,23 @@ class _Pool(Pool):
             proxy = await super()._acquire(  # type: ignore[misc]  # not in the stubs
                 max(deadline - time.monotonic(), 0.001)
             )
-            if time.monotonic() < self._renew_at.get(proxy._con, 0):  # noqa: SLF001 - no other way
+            conn, now = proxy._con, time.monotonic()  # noqa: SLF001 - no other way
+            if now >= self._renew_at.get(conn, 0):
+                await proxy.close()  # gives its place back; the next one there is another
+            elif await self._is_good(conn, now, deadline):
                 return proxy
-            await proxy.close()  # gives its place back; the next one there is another
+            else:  # so are the others that are idle, most likely
+                await self.expire_connections()
+
+    async def _is_good(self, conn: Any, now: float, deadline: float) -> bool:
+        if used_lately(self._used_at.get(conn, 0)) and not conn.is_closed():
+            return True
+        return await asyncpg_answers(conn, patience(deadline - now))
+
+    async def release(self, connection: Any, *, timeout: float | None = None) -> None:
+        if (conn := getattr(connection, "_con", None)) is not None:
+            self._used_at[conn] = time.monotonic()
+        await super().release(connection, timeout=timeout)
 
     async def close(self) -> None:
         try:
@@ -172,14 +189,11 @@ async def _connect(
         conn = await asyncpg.connect(
             **{**statements, **keywords}, **grant.for_asyncpg(), ssl=context
         )
-        # Its protocol keeps the answer, where whoever walks a frame's objects would find it.
-        protocol: Any = getattr(conn, "_protocol")  # noqa: B009 - not in the stubs
-        protocol.password = None  # it is sent once, and needed no more
+        settle_asyncpg(conn, plan.keepalives)
         return conn
 
     conn = await asign_in(arguments.login, plan.tls.roots, attempt)
     try:
-        plan.keepalives.apply(socket_of(conn))
         again = await look_at_asyncpg(pooler, conn) and "statement_cache_size" not in own
     except BaseException:
         conn.terminate()

@@ -15,8 +15,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from azpgauth.drivers.driver import ConnectArguments
     from azpgauth.runtime.waiting import Wait
+    from azpgauth.server.keepalives import Keepalives
 
-__all__ = ["Pooler", "ask", "look_at_asyncpg", "look_at_psycopg", "socket_of"]
+__all__ = [
+    "Pooler",
+    "ask",
+    "look_at_asyncpg",
+    "look_at_psycopg",
+    "psycopg_answers",
+    "settle_asyncpg",
+]
 
 logger = logging.getLogger("azpgauth.pooler")
 
@@ -103,6 +111,24 @@ async def ask(pgconn: Any, question: bytes, seconds: float, wait: Wait) -> bytes
         value = result.get_value(0, 0) if result.ntuples else value
 
 
+async def psycopg_answers(pgconn: Any, seconds: float, wait: Wait) -> bool:
+    """Whether a server still answers on a connection of psycopg.
+
+    Args:
+        pgconn: psycopg's `conn.pgconn`, idle.
+        seconds: How long to wait for the answer.
+        wait: How to wait.
+    """
+    try:
+        return await ask(pgconn, b"select 1", seconds, wait) is not None
+    except TimeoutError:
+        return False
+    except Exception as exc:
+        if type(exc).__module__.partition(".")[0] != "psycopg":
+            raise
+        return False
+
+
 async def look_at_psycopg(pooler: Pooler, conn: Any, seconds: float, wait: Wait) -> None:
     """Learn from a new connection of psycopg's, and turn its named statements off where needed.
 
@@ -137,6 +163,13 @@ async def look_at_asyncpg(pooler: Pooler, conn: Any) -> bool:
     return before and not pooler.named_statements
 
 
-def socket_of(conn: Any) -> Any:
-    """The socket of a connection of asyncpg's, which has no name for it: a test watches that."""
-    return conn._transport.get_extra_info("socket")  # noqa: SLF001 - no other way
+def settle_asyncpg(conn: Any, keepalives: Keepalives) -> None:
+    """What asyncpg leaves to be done on a new connection, and has no names for: tests watch that.
+
+    Args:
+        conn: The connection.
+        keepalives: To set on its socket.
+    """
+    keepalives.apply(conn._transport.get_extra_info("socket"))  # noqa: SLF001 - no other way
+    # The password is sent once; kept, it would be found by walking a frame's objects.
+    conn._protocol.password = None  # noqa: SLF001

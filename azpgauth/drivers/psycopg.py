@@ -6,14 +6,21 @@ import asyncio
 import atexit
 import inspect
 import os
+import time
 import weakref
-from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from azpgauth.drivers.inherited import Connections, foreign
+from azpgauth.drivers.inherited import foreign
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, with_options
-from azpgauth.drivers.pooler import Pooler, look_at_psycopg
-from azpgauth.drivers.signin import KeepFresh, asign_in, refuse_proactor, sign_in
+from azpgauth.drivers.pooler import Pooler
+from azpgauth.drivers.psycopg_connection import (
+    Proven,
+    SigningIn,
+    async_class,
+    check,
+    sync_class,
+)
+from azpgauth.drivers.signin import KeepFresh, refuse_proactor
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.forks import Lock
 from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
@@ -26,14 +33,10 @@ except ImportError as exc:
     raise missing_driver("psycopg", exc) from exc
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from typing_extensions import Self
+    from collections.abc import Callable, Mapping
 
     from azpgauth.drivers.driver import ConnectArguments
-    from azpgauth.identity.login import Login
     from azpgauth.server.plan import ConnectPlan
-    from azpgauth.server.tls import Tls
 
 __all__ = [
     "aconnect",
@@ -53,109 +56,13 @@ def errors(_: ConnectArguments, /) -> tuple[type[BaseException], ...]:
 _OWNED = (
     OWNED_BY_LIBPQ
     | {"conninfo", "kwargs", "open", "min_size", "max_size", "timeout"}
-    | {"max_lifetime", "max_idle", "login", "tls", "proven", "pooler", "connections"}
+    | {"max_lifetime", "max_idle", "signing"}
 )
 
 
-class _SignIn:
-    """Mixed into a connection class: `connect` takes a login instead of user and password."""
-
-    @classmethod
-    def connect(
-        cls,
-        conninfo: str = "",
-        *,
-        login: Login,
-        tls: Tls,
-        pooler: Pooler,
-        connections: Connections,
-        proven: _Proven | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Sign in, once more with another token if the server refuses a cached one."""
-        if proven is not None and (ready := proven.take()) is not None:
-            return ready  # type: ignore[no-any-return]
-        kwargs = {**_statements(pooler), **kwargs}
-        connect: Callable[..., Self] = super().connect  # type: ignore[misc]
-        conn: Any = sign_in(
-            login,
-            tls.roots,
-            lambda grant, trusted: connect(
-                conninfo, **{**kwargs, **grant.for_libpq(), **tls.libpq(trusted)}
-            ),
-        )
-        connections.add(conn)
-        try:
-            run(look_at_psycopg(pooler, conn, kwargs["connect_timeout"], BLOCKING))
-        except BaseException:
-            conn.close()
-            raise
-        return conn  # type: ignore[no-any-return]
-
-
-class _AsyncSignIn:
-    """As `_SignIn`, for connections of an event loop."""
-
-    @classmethod
-    async def connect(
-        cls,
-        conninfo: str = "",
-        *,
-        login: Login,
-        tls: Tls,
-        pooler: Pooler,
-        connections: Connections,
-        proven: _Proven | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Sign in, once more with another token if the server refuses a cached one."""
-        if proven is not None and (ready := proven.take()) is not None:
-            return ready  # type: ignore[no-any-return]
-        kwargs = {**_statements(pooler), **kwargs}
-        refuse_proactor(asyncio.get_running_loop())
-        connect: Callable[..., Awaitable[Self]] = super().connect  # type: ignore[misc]
-        conn: Any = await asign_in(
-            login,
-            tls.roots,
-            lambda grant, trusted: connect(
-                conninfo, **{**kwargs, **grant.for_libpq(), **tls.libpq(trusted)}
-            ),
-        )
-        connections.add(conn)
-        try:
-            await look_at_psycopg(pooler, conn, kwargs["connect_timeout"], ON_LOOP)
-        except BaseException:
-            await conn.close()
-            raise
-        return conn  # type: ignore[no-any-return]
-
-
-def _statements(pooler: Pooler) -> dict[str, None]:
-    return {} if pooler.named_statements else {"prepare_threshold": None}
-
-
-class SignedInConnection(_SignIn, psycopg.Connection[Any]):  # type: ignore[misc]
-    """A connection that azpgauth opened."""
-
-
-class SignedInAsyncConnection(_AsyncSignIn, psycopg.AsyncConnection[Any]):  # type: ignore[misc]
-    """A connection that azpgauth opened, of an event loop."""
-
-
-class _Proven:
-    """The proven connection, until the pool asks for its first one."""
-
-    def __init__(self, *conns: Any) -> None:
-        self._conns = deque(conns)
-
-    def put(self, conn: Any) -> None:
-        self._conns.append(conn)
-
-    def take(self) -> Any:
-        try:
-            return self._conns.pop()  # atomic: the pool's workers race for it
-        except IndexError:
-            return None
+def _unchecked(_: Any) -> Any:
+    """Stands for our own check, where the program has none: the pool knows when to do it."""
+    raise NotImplementedError  # see _check_connection: this is never called
 
 
 _C = TypeVar("_C", bound="psycopg.Connection[Any]")
@@ -165,7 +72,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
     """A pool that keeps its login fresh while it is open."""
 
     keep_fresh: KeepFresh
-    proven: _Proven
+    proven: Proven
     made_with: dict[str, Any]
     process: int
 
@@ -179,6 +86,16 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
         if self.process != os.getpid():
             self._begin_again()
         return super().getconn(timeout)
+
+    def putconn(self, conn: _C) -> None:
+        conn.used_at = time.monotonic()  # type: ignore[attr-defined]  # ours have it
+        super().putconn(conn)
+
+    def _check_connection(self, conn: _C) -> None:
+        if self._check is _unchecked:
+            run(check(self, conn, BLOCKING))
+        else:
+            super()._check_connection(conn)
 
     def _begin_again(self) -> None:
         """In a child after fork: its threads are gone, and its connections are the parent's."""
@@ -216,13 +133,23 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
     """A pool that keeps its login fresh while it is open."""
 
     keep_fresh: KeepFresh
-    proven: _Proven
+    proven: Proven
     process: int | None = None
 
     async def getconn(self, timeout: float | None = None) -> Any:
         if self.process not in {None, os.getpid()}:
             raise foreign("AsyncConnectionPool")
         return await super().getconn(timeout)
+
+    async def putconn(self, conn: Any) -> None:
+        conn.used_at = time.monotonic()
+        await super().putconn(conn)
+
+    async def _check_connection(self, conn: Any) -> None:
+        if self._check is _unchecked:
+            await check(self, conn, ON_LOOP)
+        else:
+            await super()._check_connection(conn)
 
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         refuse_proactor(asyncio.get_running_loop())
@@ -245,7 +172,7 @@ def open_pool(
     """A `ConnectionPool`: see `Driver.open_pool`."""
     for_pool, for_connection = _split(arguments.own)
     configure = for_pool.pop("configure", None)
-    connection_class = _signed_in(for_pool.pop("connection_class", psycopg.Connection))
+    connection_class = sync_class(for_pool.pop("connection_class", None))
     keywords = _keywords(arguments, for_connection)
     conn = connection_class.connect(**_with_timeout(keywords, timeout))
     try:
@@ -253,18 +180,19 @@ def open_pool(
             # Here rather than by a worker of the pool, where an error would end in a log line.
             configure(conn)
             configure = _except_for(conn, configure)
-        proven = _Proven(conn)
+        signing = keywords["signing"]
+        signing.proven.put(conn)
         made_with = {
-            "kwargs": {**keywords, "proven": proven},
+            "kwargs": keywords,
             "connection_class": connection_class,
             "configure": configure,
             **_limits(arguments.plan),
-            "check": psycopg_pool.ConnectionPool.check_connection,
+            "check": _unchecked,
             **for_pool,
         }
         pool: _ConnectionPool[Any] = _ConnectionPool(**made_with)
         pool.made_with = made_with
-        pool.proven, pool.keep_fresh = proven, KeepFresh(arguments.login)
+        pool.proven, pool.keep_fresh = signing.proven, KeepFresh(arguments.login)
         pool.keep_fresh.end_with(pool)
         pool.open()
     except BaseException:
@@ -282,15 +210,14 @@ def unopened_pool(arguments: ConnectArguments, /) -> psycopg_pool.AsyncConnectio
 def _unopened(
     arguments: ConnectArguments, for_pool: dict[str, Any], keywords: dict[str, Any]
 ) -> _AsyncConnectionPool:
-    base = for_pool.pop("connection_class", psycopg.AsyncConnection)
-    proven = _Proven()
+    connection_class = async_class(for_pool.pop("connection_class", None))
     pool = _AsyncConnectionPool(
-        kwargs={**keywords, "proven": proven},
-        connection_class=_signed_in_async(base),
+        kwargs=keywords,
+        connection_class=connection_class,
         **_limits(arguments.plan),
-        **{"check": psycopg_pool.AsyncConnectionPool.check_connection, **for_pool},
+        **{"check": _unchecked, **for_pool},
     )
-    pool.proven, pool.keep_fresh = proven, KeepFresh(arguments.login)
+    pool.proven, pool.keep_fresh = keywords["signing"].proven, KeepFresh(arguments.login)
     pool.keep_fresh.end_with(pool)
     return pool
 
@@ -301,7 +228,7 @@ async def aopen_pool(
     """An `AsyncConnectionPool`: see `AsyncDriver.aopen_pool`."""
     for_pool, for_connection = _split(arguments.own)
     configure = for_pool.pop("configure", None)
-    connection_class = _signed_in_async(for_pool.get("connection_class", psycopg.AsyncConnection))
+    connection_class = async_class(for_pool.get("connection_class"))
     for_pool["connection_class"] = connection_class
     keywords = _keywords(arguments, for_connection)
     conn = await connection_class.connect(**_with_timeout(keywords, timeout))
@@ -327,7 +254,8 @@ def connect(
 ) -> psycopg.Connection[Any]:
     """A `Connection`: see `Driver.connect`."""
     keywords = _keywords(arguments, _for_connect(arguments), asks=False)
-    return SignedInConnection.connect(**_with_timeout(keywords, timeout))
+    conn: psycopg.Connection[Any] = sync_class().connect(**_with_timeout(keywords, timeout))
+    return conn
 
 
 async def aconnect(
@@ -335,7 +263,10 @@ async def aconnect(
 ) -> psycopg.AsyncConnection[Any]:
     """An `AsyncConnection`: see `AsyncDriver.aconnect`."""
     keywords = _keywords(arguments, _for_connect(arguments), asks=False)
-    return await SignedInAsyncConnection.connect(**_with_timeout(keywords, timeout))
+    conn: psycopg.AsyncConnection[Any] = await async_class().connect(
+        **_with_timeout(keywords, timeout)
+    )
+    return conn
 
 
 def _for_connect(arguments: ConnectArguments) -> dict[str, Any]:
@@ -351,10 +282,7 @@ def _keywords(
     plan = arguments.plan
     return {
         **with_options(plan.libpq(pq.version()), own),
-        "login": arguments.login,
-        "tls": plan.tls,
-        "pooler": Pooler(arguments, asks=asks),
-        "connections": Connections(),
+        "signing": SigningIn(arguments.login, plan.tls, Pooler(arguments, asks=asks)),
     }
 
 
@@ -383,22 +311,6 @@ def _except_for(
         return done() if other is configured() else configure(other)
 
     return configure_others
-
-
-def _signed_in_async(
-    base: type[psycopg.AsyncConnection[Any]],
-) -> type[psycopg.AsyncConnection[Any]]:
-    if base is psycopg.AsyncConnection:
-        return SignedInAsyncConnection
-    if issubclass(base, _AsyncSignIn):
-        return base
-    return type(f"SignedIn{base.__name__}", (_AsyncSignIn, base), {})
-
-
-def _signed_in(base: type[psycopg.Connection[Any]]) -> type[psycopg.Connection[Any]]:
-    if base is psycopg.Connection:
-        return SignedInConnection
-    return type(f"SignedIn{base.__name__}", (_SignIn, base), {})
 
 
 _POOL_ARGUMENTS = frozenset(inspect.signature(psycopg_pool.ConnectionPool).parameters)

@@ -41,7 +41,13 @@ def open_pool(arguments: ConnectArguments, /, *, timeout: int | None = None) -> 
     connecting = _Connecting.with_(arguments)
     first = connecting.connect(timeout)
     keep_fresh = KeepFresh(arguments.login)
-    pool = ConnectionPool(connecting.connect, arguments.plan.pool, keep_fresh, first)
+    limit = arguments.plan.connect_timeout
+    pool = ConnectionPool(
+        lambda left: connecting.connect(None if left is None else min(left, limit)),
+        arguments.plan.pool,
+        keep_fresh,
+        first,
+    )
     keep_fresh.start()
     keep_fresh.end_with(pool)
     return pool
@@ -60,6 +66,7 @@ class _Connecting:
     factories: Mapping[str, Any]
     login: Login
     tls: Tls
+    longest: int
 
     @classmethod
     def with_(cls, arguments: ConnectArguments) -> Self:
@@ -72,15 +79,16 @@ class _Connecting:
             dsn = extensions.make_dsn(**keywords)
         except psycopg2.ProgrammingError as exc:
             raise unfit(TypeError(str(exc).strip())) from None
-        return cls(dsn, factories, arguments.login, plan.tls)
+        return cls(dsn, factories, arguments.login, plan.tls, plan.connect_timeout)
 
     def connect(self, timeout: int | None = None) -> Any:
-        """A connection."""
+        """A connection, within so many seconds, if these are fewer than the plan's."""
+        limit = None if timeout is None else min(timeout, self.longest)
 
         def attempt(grant: Grant, trusted: str) -> Any:
             # In a DSN, what comes later holds.
             fresh = extensions.make_dsn(
-                **grant.for_libpq(), **self.tls.libpq(trusted), connect_timeout=timeout
+                **grant.for_libpq(), **self.tls.libpq(trusted), connect_timeout=limit
             )
             return psycopg2.connect(f"{self.dsn} {fresh}", **self.factories)
 

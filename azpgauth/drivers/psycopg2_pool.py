@@ -13,8 +13,10 @@ import time
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from azpgauth.drivers.checks import patience, psycopg2_answers, used_lately
 from azpgauth.drivers.inherited import Connections
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.forks import renew_in_child
@@ -57,18 +59,21 @@ class _Member:
 class ConnectionPool(ThreadedConnectionPool):
     """psycopg2's own pool, but it waits for a connection, and hands out none that is dead or old.
 
-    `getconn` and `putconn` are as in psycopg2; `connection()` does both. Whatever interrupts them,
-    a signal's handler that raises included, all places are there afterwards.
+    `getconn` and `putconn` are as in psycopg2; `connection()` does both. No place is ever lost.
 
     Args:
-        connect: Makes a connection.
+        connect: Makes a connection, within some seconds.
         limits: The pool's bounds.
         keep_fresh: Ends when the pool closes.
         first: A connection that is there already.
     """
 
     def __init__(
-        self, connect: Callable[[], Any], limits: PoolLimits, keep_fresh: KeepFresh, first: Any
+        self,
+        connect: Callable[[int | None], Any],
+        limits: PoolLimits,
+        keep_fresh: KeepFresh,
+        first: Any,
     ) -> None:
         super().__init__(0, limits.max_size)
         self.minconn = limits.min_size
@@ -88,7 +93,7 @@ class ConnectionPool(ThreadedConnectionPool):
         renew_in_child(self)
         try:
             while len(self._idle) < self.minconn:
-                self._idle.append(self._joined(connect()))
+                self._idle.append(self._joined(connect(None)))
         except BaseException:
             self.closeall()
             raise
@@ -97,11 +102,8 @@ class ConnectionPool(ThreadedConnectionPool):
         """In a child after fork: what there is, in use or not, is the parent's."""
         self._connections.begin_process()
         self._guard = threading.RLock()
-        self._line.clear()
         self._places.clear()
-        self._idle.clear()
-        self._leased.clear()
-        self._keys_of.clear()
+        self._forget()
 
     def __enter__(self) -> Self:
         return self
@@ -151,11 +153,12 @@ class ConnectionPool(ThreadedConnectionPool):
                 return self._leased[key].conn
         place = _Place()
         member: _Member | None = None
+        until = time.monotonic() + self._limits.timeout
         try:
             try:
                 self._take(place)
                 # Outside of the lock: meanwhile others come and go.
-                member = self._ready()
+                member = self._ready(until)
                 return self._lend(member, place, key)
             except BaseException:
                 self._end(place, member)
@@ -212,10 +215,11 @@ class ConnectionPool(ThreadedConnectionPool):
             with suppress(psycopg2.Error):
                 member.conn.close()
         with self._guard:
-            self._line.clear()
-            self._idle.clear()
-            self._leased.clear()
-            self._keys_of.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        for each in (self._line, self._idle, self._leased, self._keys_of):
+            each.clear()
 
     close = closeall
 
@@ -340,17 +344,25 @@ class ConnectionPool(ThreadedConnectionPool):
 
     # -- connections -------------------------------------------------------------------------
 
-    def _ready(self) -> _Member:
+    def _ready(self, until: float) -> _Member:
         """A connection for a place: the one used last if it is good, else a new one."""
         while True:
             with self._guard:
                 member = self._idle.pop() if self._idle else None
+            now = time.monotonic()
             if member is None:
                 self._keep_fresh.start()  # in a child after fork it is not yet
-                return self._joined(self._new())
-            if time.monotonic() < member.renew_at and _alive(member.conn):
+                return self._joined(self._new(ceil(max(until - now, 1))))
+            if now >= member.renew_at:
+                member.conn.close()
+                continue
+            fresh = used_lately(member.idle_since) and not member.conn.closed
+            if fresh or psycopg2_answers(member.conn, patience(until - now)):
                 return member
-            member.conn.close()
+            with self._guard:  # so are the others that are idle, most likely
+                dead, self._idle = [member, *self._idle], []
+            for each in dead:
+                each.conn.close()
 
     def _joined(self, conn: Any) -> _Member:
         # Connections that were opened together are not renewed all at the same moment.
@@ -385,19 +397,3 @@ class ConnectionPool(ThreadedConnectionPool):
         ):
             found.append(self._idle.pop(0))
         return found
-
-
-def _alive(conn: Any) -> bool:
-    """Whether the server still answers."""
-    if conn.closed:
-        return False
-    try:
-        autocommit = conn.autocommit
-        # Else psycopg2 would begin a transaction around it: three round trips instead of one.
-        conn.autocommit = True
-        with conn.cursor() as cursor:
-            cursor.execute("select 1")
-        conn.autocommit = autocommit
-    except psycopg2.Error:
-        return False
-    return True

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from azpgauth.runtime.waiting import Wait
     from azpgauth.server.roots import Roots
 
-__all__ = ["KeepFresh", "asign_in", "refuse_proactor", "sign_in", "without_secrets"]
+__all__ = ["KeepFresh", "asign_in", "refuse_proactor", "sign_in", "signed_in", "without_secrets"]
 
 C = TypeVar("C")
 
@@ -40,17 +40,18 @@ def sign_in(
     Raises:
         Exception: What `connect` raised, without its traceback: its frames hold the password.
     """
-    conn: C = run(_sign_in(login, roots, connect, wait))
+    conn: C = run(signed_in(login, roots, connect, wait))
     return conn
 
 
 async def asign_in(login: Login, roots: Roots, connect: Callable[[Grant, str], Awaitable[C]]) -> C:
     """As `sign_in`, on an event loop."""
-    conn: C = await _sign_in(login, roots, connect, ON_LOOP)
+    conn: C = await signed_in(login, roots, connect, ON_LOOP)
     return conn
 
 
-async def _sign_in(login: Login, roots: Roots, connect: Callable[..., Any], wait: Wait) -> Any:
+async def signed_in(login: Login, roots: Roots, connect: Callable[..., Any], wait: Wait) -> Any:
+    """As `sign_in`, in any way of waiting: what `connect` gives is awaited on an event loop."""
     try:
         return await _attempts(login, roots, connect, wait)
     except BaseException as exc:  # noqa: BLE001 - raised again

@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from azpgauth.drivers.checks import (
+    asyncpg_answers,
+    patience,
+    psycopg2_answers,
+    used_lately,
+)
 from azpgauth.drivers.inherited import Connections, foreign
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit, with_options
-from azpgauth.drivers.pooler import Pooler, look_at_asyncpg, look_at_psycopg, socket_of
+from azpgauth.drivers.pooler import (
+    Pooler,
+    look_at_asyncpg,
+    look_at_psycopg,
+    psycopg_answers,
+    settle_asyncpg,
+)
 from azpgauth.drivers.signin import KeepFresh, refuse_proactor, sign_in
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.drivers import ASYNC_DRIVERS
@@ -24,6 +37,7 @@ from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, Blocking, run
 try:
     import sqlalchemy
     from sqlalchemy import event
+    from sqlalchemy.exc import InvalidatePoolError
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool, QueuePool
     from sqlalchemy.util import await_only
@@ -52,6 +66,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_USED = "azpgauth.used"
 
 
 def errors(arguments: ConnectArguments, /) -> tuple[type[BaseException], ...]:
@@ -98,8 +114,10 @@ class _Wiring:
         self.on_loop = arguments.driver in ASYNC_DRIVERS
         self.first_timeout: int | None = None
         self._pooled = False
+        self.checks = True
         self._keep_fresh = KeepFresh(arguments.login)
         self._connections = Connections()
+        self._idle: weakref.WeakSet[Any] = weakref.WeakSet()
         self._process = os.getpid()
         self._engine: weakref.ref[Engine] | None = None
         renew_in_child(self)
@@ -116,6 +134,10 @@ class _Wiring:
         event.listen(engine, "do_connect", self._do_connect)
         self._engine = weakref.ref(engine)
         self._pooled = not isinstance(engine.pool, NullPool)
+        if self.checks:
+            event.listen(engine, "connect", self._used)
+            event.listen(engine, "checkin", self._given_back)
+            event.listen(engine, "checkout", self._check)
         event.listen(engine, "engine_disposed", lambda _: self._keep_fresh.end())
         self._keep_fresh.end_with(engine)
 
@@ -149,7 +171,37 @@ class _Wiring:
             raise
         conn.close()
         parameters |= self._statements()
-        return sign_in(self.arguments.login, plan.tls.roots, attempt, wait)
+        conn = sign_in(self.arguments.login, plan.tls.roots, attempt, wait)
+        self._must_go(conn, wait)
+        return conn
+
+    def _used(self, _: Any, record: Any) -> None:
+        record.info[_USED] = time.monotonic()
+
+    def _given_back(self, conn: Any, record: Any) -> None:
+        self._used(conn, record)
+        if self.on_loop and conn is not None:
+            self._idle.add(conn.driver_connection)
+
+    def _check(self, conn: Any, record: Any, _: Any) -> None:
+        """Before a connection is handed out: whether its server still answers."""
+        if self.on_loop:
+            self._idle.discard(conn.driver_connection)
+        if used_lately(record.info.get(_USED, 0)):
+            return
+        seconds = patience(self.arguments.plan.pool.timeout)
+        raw = conn.driver_connection if self.on_loop else conn
+        if self.arguments.dialect == "asyncpg":
+            alive = await_only(asyncpg_answers(raw, seconds))
+            for idle in () if alive else list(self._idle):
+                idle.terminate()  # SQLAlchemy would wait 2 s for a goodbye to each
+        elif self.arguments.dialect == "psycopg2":
+            alive = psycopg2_answers(raw, seconds)
+        else:
+            wait = IN_GREENLET if self.on_loop else BLOCKING
+            alive = run(psycopg_answers(raw.pgconn, seconds, wait))
+        if not alive:  # so are the others that are idle, most likely
+            raise InvalidatePoolError("the server does not answer any more")
 
     def _statements(self) -> dict[str, Any]:
         """What turns named prepared statements off, if they are to be."""
@@ -164,7 +216,7 @@ class _Wiring:
         raw = conn.driver_connection if self.on_loop else conn
         self._connections.add(raw)
         if self.arguments.dialect == "asyncpg":
-            self.arguments.plan.keepalives.apply(socket_of(raw))
+            settle_asyncpg(raw, self.arguments.plan.keepalives)
             return await_only(look_at_asyncpg(self._pooler, raw))
         if self.arguments.dialect == "psycopg":
             seconds = self.arguments.plan.connect_timeout
@@ -258,13 +310,15 @@ def _engine(wiring: _Wiring, for_pool: Mapping[str, Any]) -> Any:
         raise missing_driver(dialect, exc) from exc
     except TypeError as exc:
         raise unfit(exc) from None
+    wiring.checks = own.get("pool_pre_ping") is not False
     wiring.wire(engine.sync_engine if wiring.on_loop else engine)
     return engine
 
 
 def _pool_arguments(arguments: ConnectArguments) -> dict[str, Any]:
     limits = arguments.plan.pool
-    found: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": limits.max_lifetime}
+    # Our own check takes the place of pool_pre_ping, which knows neither limit nor last use.
+    found: dict[str, Any] = {"pool_pre_ping": False, "pool_recycle": limits.max_lifetime}
     poolclass = arguments.own.get("poolclass")
     if poolclass is None or issubclass(poolclass, QueuePool):
         found |= {

@@ -130,7 +130,8 @@ def test_connections_are_renewed(box):
     with_every_driver(renewed)
 
 
-def test_a_broken_connection_is_replaced(kit, box):
+def test_a_broken_connection_is_replaced(kit, box, monkeypatch):
+    monkeypatch.setattr("azpgauth.drivers.checks.FRESH", 0)  # as if it had been idle for longer
     with kit.pool(pool={"max_size": 2}) as pool:
         with kit.lease(pool) as one, kit.lease(pool) as other:
             one(PID)

@@ -269,7 +269,7 @@ def test_a_long_token_on_pgbouncers_port_is_warned_about(box, as_kind, monkeypat
     crowded = Identity("crowd@x.example", kind="user", groups=many)
     box.add(crowded)
     as_kind("managed-identity", identity=crowded)
-    monkeypatch.setattr("azpgauth.opening.prepare.PGBOUNCER_PORTS", {box.gateway.port})
+    monkeypatch.setattr("azpgauth.server.clouds.PGBOUNCER_PORTS", {box.gateway.port})
     with caplog.at_level(logging.WARNING, "azpgauth"), connect_from_env() as pool:
         row(pool)
         with connect_from_env() as other:

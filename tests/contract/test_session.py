@@ -100,7 +100,8 @@ NAMES = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
 def values_of(port):
     """The options of this process's sockets to a port."""
     found = set()
-    for path in Path("/proc/self/fd").iterdir():
+    numbers = [path for path in Path("/proc/self/fd").iterdir() if path.is_socket()]
+    for path in numbers:
         with suppress(OSError), socket.socket(fileno=os.dup(int(path.name))) as sock:
             inet = sock.family in {socket.AF_INET, socket.AF_INET6}
             if inet and sock.getpeername()[1] == port:

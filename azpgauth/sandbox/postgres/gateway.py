@@ -42,6 +42,7 @@ class Gateway:
             ``deaf`` accepts and never answers.
         certificate: Which certificate it shows.
         connections: How many connections came in.
+        messages: How often clients sent something once they had signed in: round trips, mostly.
         passwords: How many passwords it was sent, let in or not.
         users: The roles they were sent for, exactly as on the wire.
         answer: Refuses every password in these words.
@@ -66,6 +67,7 @@ class Gateway:
         self._gates: weakref.WeakSet[asyncio.Event] = weakref.WeakSet()
         self.port = port
         self.connections = 0
+        self.messages = 0
         self.passwords = 0
         self.users: list[str] = []
         self.refusals: list[str] = []
@@ -76,6 +78,7 @@ class Gateway:
         self.mode: Mode = "normal"
         self.certificate: Certificate = "good"
         self.connections = 0
+        self.messages = 0
         self.passwords = 0
         self.users.clear()
         self.answer: str | None = None
@@ -262,7 +265,13 @@ class Gateway:
         gate = asyncio.Event()
         gate.set()
         self._gates.add(gate)
-        await asyncio.gather(_copy(reader, to_server, gate), _copy(from_server, writer, gate))
+
+        def count() -> None:
+            self.messages += 1
+
+        await asyncio.gather(
+            _copy(reader, to_server, gate, count), _copy(from_server, writer, gate, _uncounted)
+        )
 
 
 def _tls_seen(writer: asyncio.StreamWriter) -> dict[str, str]:
@@ -279,10 +288,14 @@ def _tls_seen(writer: asyncio.StreamWriter) -> dict[str, str]:
 
 
 async def _copy(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    gate: asyncio.Event,
+    count: Callable[[], None],
 ) -> None:
     try:
         while data := await reader.read(_LARGEST):
+            count()
             await gate.wait()
             writer.write(data)
             await writer.drain()
@@ -290,6 +303,10 @@ async def _copy(
         pass  # the other end is gone, and that is passed on
     finally:
         writer.close()
+
+
+def _uncounted() -> None:
+    pass
 
 
 async def _packet(reader: asyncio.StreamReader) -> bytes:
