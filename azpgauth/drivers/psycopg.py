@@ -14,13 +14,12 @@ from azpgauth.drivers.inherited import foreign
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, with_options
 from azpgauth.drivers.pooler import Pooler
 from azpgauth.drivers.psycopg_connection import (
-    Proven,
     SigningIn,
     async_class,
     check,
     sync_class,
 )
-from azpgauth.drivers.signin import KeepFresh, refuse_proactor
+from azpgauth.drivers.signin import KeepFresh, add_notes, refuse_proactor
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.forks import Lock
 from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
@@ -72,7 +71,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
     """A pool that keeps its login fresh while it is open."""
 
     keep_fresh: KeepFresh
-    proven: Proven
+    signing: SigningIn
     made_with: dict[str, Any]
     process: int
 
@@ -85,7 +84,11 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
     def getconn(self, timeout: float | None = None) -> _C:
         if self.process != os.getpid():
             self._begin_again()
-        return super().getconn(timeout)
+        try:
+            return super().getconn(timeout)
+        except psycopg_pool.PoolTimeout as exc:
+            add_notes(exc, self.signing.failed)
+            raise
 
     def putconn(self, conn: _C) -> None:
         conn.used_at = time.monotonic()  # type: ignore[attr-defined]  # ours have it
@@ -110,7 +113,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
             super().close(timeout)
         finally:
             self.keep_fresh.end()
-            if (unused := self.proven.take()) is not None:
+            if (unused := self.signing.proven.take()) is not None:
                 unused.close()
 
 
@@ -133,13 +136,17 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
     """A pool that keeps its login fresh while it is open."""
 
     keep_fresh: KeepFresh
-    proven: Proven
+    signing: SigningIn
     process: int | None = None
 
     async def getconn(self, timeout: float | None = None) -> Any:
         if self.process not in {None, os.getpid()}:
             raise foreign("AsyncConnectionPool")
-        return await super().getconn(timeout)
+        try:
+            return await super().getconn(timeout)
+        except psycopg_pool.PoolTimeout as exc:
+            add_notes(exc, self.signing.failed)
+            raise
 
     async def putconn(self, conn: Any) -> None:
         conn.used_at = time.monotonic()
@@ -162,7 +169,7 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
             await super().close(timeout)
         finally:
             self.keep_fresh.end()
-            if (unused := self.proven.take()) is not None:
+            if (unused := self.signing.proven.take()) is not None:
                 await unused.close()
 
 
@@ -192,7 +199,7 @@ def open_pool(
         }
         pool: _ConnectionPool[Any] = _ConnectionPool(**made_with)
         pool.made_with = made_with
-        pool.proven, pool.keep_fresh = signing.proven, KeepFresh(arguments.login)
+        pool.signing, pool.keep_fresh = signing, KeepFresh(arguments.login)
         pool.keep_fresh.end_with(pool)
         pool.open()
     except BaseException:
@@ -217,7 +224,7 @@ def _unopened(
         **_limits(arguments.plan),
         **{"check": _unchecked, **for_pool},
     )
-    pool.proven, pool.keep_fresh = keywords["signing"].proven, KeepFresh(arguments.login)
+    pool.signing, pool.keep_fresh = keywords["signing"], KeepFresh(arguments.login)
     pool.keep_fresh.end_with(pool)
     return pool
 
@@ -237,7 +244,7 @@ async def aopen_pool(
             await configure(conn)
             for_pool["configure"] = _except_for(conn, configure, done=_nothing)
         pool = _unopened(arguments, for_pool, keywords)
-        pool.proven.put(conn)
+        pool.signing.proven.put(conn)
         await pool.open()
     except BaseException:
         await conn.close()

@@ -13,6 +13,8 @@ from azpgauth.drivers.inherited import Connections
 from azpgauth.drivers.pooler import look_at_psycopg, psycopg_answers
 from azpgauth.drivers.signin import refuse_proactor, signed_in
 from azpgauth.errors import missing_driver
+from azpgauth.runtime.printable import their_words
+from azpgauth.runtime.redacted import scrubbed
 from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
 
 try:
@@ -61,6 +63,7 @@ class SigningIn:
         pooler: What is known of PgBouncer.
         proven: A connection that is there already, and is taken first.
         connections: All that were made.
+        failed: What is to be said of the last connect, if it failed: psycopg's pools do not.
     """
 
     login: Login
@@ -68,6 +71,7 @@ class SigningIn:
     pooler: Pooler
     proven: Proven = field(default_factory=Proven)
     connections: Connections = field(default_factory=Connections)
+    failed: list[str] = field(default_factory=list)
 
     async def connect(
         self, connect: Callable[..., Any], conninfo: str, keywords: Mapping[str, Any], wait: Wait
@@ -81,7 +85,13 @@ class SigningIn:
             signed = {**grant.for_libpq(), **self.tls.libpq(trusted)}
             return connect(conninfo, **{**statements, **keywords, **signed})
 
-        conn = await signed_in(self.login, self.tls.roots, attempt, wait)
+        try:
+            conn = await signed_in(self.login, self.tls.roots, attempt, wait)
+        except Exception as exc:
+            said = scrubbed(f"the last connect failed: {their_words(str(exc))}")
+            self.failed[:] = [said, *getattr(exc, "__notes__", ())]
+            raise
+        self.failed.clear()
         self.connections.add(conn)
         conn.used_at = time.monotonic()
         try:

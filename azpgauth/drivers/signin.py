@@ -9,19 +9,32 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from azpgauth.errors import ConnectError
+from azpgauth.errors import AzpgauthError, ConnectError
+from azpgauth.identity.login import TokenLogin
 from azpgauth.runtime.forks import renew_in_child
+from azpgauth.runtime.printable import one_line
+from azpgauth.runtime.redacted import scrubbed
 from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
+from azpgauth.server.diagnosis import diagnose
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from azpgauth.identity.login import Grant, Login
     from azpgauth.runtime.waiting import Wait
     from azpgauth.server.roots import Roots
 
-__all__ = ["KeepFresh", "asign_in", "refuse_proactor", "sign_in", "signed_in", "without_secrets"]
+__all__ = [
+    "KeepFresh",
+    "add_notes",
+    "asign_in",
+    "notes_on",
+    "refuse_proactor",
+    "sign_in",
+    "signed_in",
+    "without_secrets",
+]
 
 C = TypeVar("C")
 
@@ -57,6 +70,7 @@ async def signed_in(login: Login, roots: Roots, connect: Callable[..., Any], wai
     except BaseException as exc:  # noqa: BLE001 - raised again
         # Also what a signal's handler raised while a failed connect was being looked at.
         error = without_secrets(exc)
+    add_notes(error, notes_on(error, login))
     raise error
 
 
@@ -78,6 +92,35 @@ async def _attempts(login: Login, roots: Roots, connect: Callable[..., Any], wai
             grant = again
         else:
             raise error
+
+
+def notes_on(error: BaseException, login: Login) -> list[str]:
+    """What a failed connect means and what to do, to be shown with the driver's error.
+
+    Args:
+        error: What was raised; one of ours says it already.
+        login: Who wanted in.
+    """
+    if isinstance(error, AzpgauthError) or not isinstance(error, Exception):
+        return []
+    role = one_line(login.role) if login.role else None
+    meaning = diagnose(str(error), role, token=isinstance(login, TokenLogin))
+    return (
+        [f"cause: {meaning.cause}", f"to do: {scrubbed(meaning.remedy)}"] if meaning.cause else []
+    )
+
+
+def add_notes(error: BaseException, notes: Iterable[str]) -> None:
+    """Show more with an error, where Python can: since 3.11.
+
+    Args:
+        error: The error.
+        notes: The lines to add.
+    """
+    add = getattr(error, "add_note", None)
+    for note in notes:
+        if add is not None:
+            add(note)
 
 
 def without_secrets(exc: BaseException) -> BaseException:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 import weakref
+from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpgauth.drivers.checks import (
@@ -68,6 +69,14 @@ __all__ = [
 T = TypeVar("T")
 
 _USED = "azpgauth.used"
+
+
+def _hand_notes_on(context: Any) -> None:
+    """What is said of the driver's error is said of the one that the caller catches."""
+    wrapper = context.sqlalchemy_exception
+    for note in getattr(context.original_exception, "__notes__", ()):
+        if wrapper is not None:
+            wrapper.add_note(note)
 
 
 def errors(arguments: ConnectArguments, /) -> tuple[type[BaseException], ...]:
@@ -132,6 +141,7 @@ class _Wiring:
     def wire(self, engine: Engine) -> None:
         """Have this engine's connections sign in; the login is kept fresh while it has any."""
         event.listen(engine, "do_connect", self._do_connect)
+        event.listen(engine, "handle_error", _hand_notes_on)
         self._engine = weakref.ref(engine)
         self._pooled = not isinstance(engine.pool, NullPool)
         if self.checks:
@@ -150,8 +160,12 @@ class _Wiring:
         if self._pooled:
             self._keep_fresh.start()
         parameters = dict(cparams)
+        name = "timeout" if asyncpg else "connect_timeout"
         if self.first_timeout is not None:
-            parameters["timeout" if asyncpg else "connect_timeout"] = self.first_timeout
+            parameters[name] = self.first_timeout
+        elif self._pooled:  # whoever waits for it may have waited for a check before
+            left = ceil(plan.pool.timeout - patience(plan.pool.timeout))
+            parameters[name] = min(parameters[name], left)
 
         def attempt(grant: Grant, trusted: str) -> Any:
             if asyncpg:

@@ -123,6 +123,7 @@ class _Attempts:
             raise _without_frames(error)
         # SQLAlchemy wraps the driver's error. The frames are the driver's: they hold the password.
         error = (getattr(error, "orig", None) or error).with_traceback(None)
+        vars(error).pop("__notes__", None)  # the error that explains it says the same
         self._count += 1
         said = str(error).strip() or f"timed out after {self._plan.connect_timeout} s"
         if mends("waiting", said):

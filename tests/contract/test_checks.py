@@ -77,14 +77,16 @@ def test_ten_that_are_dead_are_replaced_at_once(box, kit, how, record_property):
 
 @pytest.mark.usefixtures("stale")
 def test_a_caller_has_an_error_in_time_where_nothing_answers(box, kit, record_property):
-    with kit.pool(pool={"min_size": 1, "timeout": 4}, server={"connect_timeout": 2}) as pool:
+    with kit.pool(pool={"min_size": 1, "timeout": 4}) as pool:
         kit.row(pool, "select 1")
         box.gateway.freeze()
         box.gateway.mode = "deaf"
         began = time.monotonic()
         with pytest.raises(Exception):  # noqa: B017, PT011 - of each driver's own kind
             kit.row(pool, "select 1")
-        record_property("seconds", round(time.monotonic() - began, 2))
+        seconds = time.monotonic() - began
+        record_property("seconds", round(seconds, 2))
+        assert seconds < 10  # which a connect alone may take
         box.gateway.thaw()
         box.gateway.mode = "normal"
 
@@ -95,7 +97,7 @@ def test_patience_leaves_time_for_a_new_connection():
 
 def test_psycopg2_raises_what_happened(box):
     with connect_from_env(driver="psycopg2") as pool:
-        with pytest.raises(psycopg2.OperationalError):  # noqa: PT012 - all of the block
+        with pytest.raises(psycopg2.OperationalError):  # noqa: PT012, SIM117 - all of the block
             with pool.connection() as conn:
                 box.gateway.drop()
                 time.sleep(0.1)

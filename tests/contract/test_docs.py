@@ -90,6 +90,7 @@ def world(box, block, monkeypatch):
     return box
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # an example forks
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_program(world, block, capfd, monkeypatch):
     names = {"__name__": "program"}
