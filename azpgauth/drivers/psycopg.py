@@ -59,10 +59,8 @@ _OWNED = (
 )
 
 
-def _unchecked(_: Any) -> Any:
-    """Stands for our own check, where the program has none: the pool knows when to do it."""
-    raise NotImplementedError  # see _check_connection: this is never called
-
+_PSYCOPGS_OWN = psycopg_pool.ConnectionPool.check_connection
+_PSYCOPGS_OWN_ASYNC = psycopg_pool.AsyncConnectionPool.check_connection
 
 _C = TypeVar("_C", bound="psycopg.Connection[Any]")
 
@@ -95,7 +93,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
         super().putconn(conn)
 
     def _check_connection(self, conn: _C) -> None:
-        if self._check is _unchecked:
+        if self._check is _PSYCOPGS_OWN:  # ours is in its place: it is bounded, and knows when
             run(check(self, conn, BLOCKING))
         else:
             super()._check_connection(conn)
@@ -153,7 +151,7 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
         await super().putconn(conn)
 
     async def _check_connection(self, conn: Any) -> None:
-        if self._check is _unchecked:
+        if self._check is _PSYCOPGS_OWN_ASYNC:
             await check(self, conn, ON_LOOP)
         else:
             await super()._check_connection(conn)
@@ -194,7 +192,7 @@ def open_pool(
             "connection_class": connection_class,
             "configure": configure,
             **_limits(arguments.plan),
-            "check": _unchecked,
+            "check": _PSYCOPGS_OWN,
             **for_pool,
         }
         pool: _ConnectionPool[Any] = _ConnectionPool(**made_with)
@@ -222,7 +220,7 @@ def _unopened(
         kwargs=keywords,
         connection_class=connection_class,
         **_limits(arguments.plan),
-        **{"check": _unchecked, **for_pool},
+        **{"check": _PSYCOPGS_OWN_ASYNC, **for_pool},
     )
     pool.signing, pool.keep_fresh = keywords["signing"], KeepFresh(arguments.login)
     pool.keep_fresh.end_with(pool)
