@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.drivers.dropin import Given
+from azpgauth.drivers.pooler import look_at_dropin
 from azpgauth.drivers.signin import asign_in, refuse_proactor, sign_in
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.importing import guard
@@ -54,11 +55,14 @@ class EntraConnection(psycopg.Connection[Any]):
         connect = super().connect
         if entry is None:
             return given.call(connect)  # type: ignore[no-any-return]
-        return sign_in(  # type: ignore[no-any-return]
+        conn: Self = sign_in(
             entry.login,
             entry.tls.roots,
             lambda grant, trusted: given.call(connect, entry.libpq(grant, trusted)),
         )
+        if not given.says("prepare_threshold"):
+            look_at_dropin(conn)
+        return conn
 
 
 class AsyncEntraConnection(psycopg.AsyncConnection[Any]):
@@ -88,8 +92,11 @@ class AsyncEntraConnection(psycopg.AsyncConnection[Any]):
         connect = super().connect
         if entry is None:
             return await given.call(connect)  # type: ignore[no-any-return]
-        return await asign_in(
+        conn: Self = await asign_in(
             entry.login,
             entry.tls.roots,
             lambda grant, trusted: given.call(connect, entry.libpq(grant, trusted)),
         )
+        if not given.says("prepare_threshold"):
+            look_at_dropin(conn)
+        return conn

@@ -41,8 +41,10 @@ def errors(_: ConnectArguments, /) -> tuple[type[BaseException], ...]:
 
 
 _OWNED_BY_CONNECT = frozenset(
-    {"dsn", "host", "port", "user", "password", "passfile", "service", "servicefile", "database"}
-    | {"loop", "timeout", "ssl", "direct_tls", "krbsrvname", "gsslib"}
+    """
+    dsn host port user password passfile service servicefile database loop timeout ssl direct_tls
+    krbsrvname gsslib
+    """.split()  # noqa: SIM905 - as in native.py
 )
 _OWNED = _OWNED_BY_CONNECT | {"min_size", "max_size", "max_inactive_connection_lifetime", "connect"}
 _CONNECT_ARGUMENTS = frozenset(inspect.signature(asyncpg.connect).parameters)

@@ -101,6 +101,10 @@ class Given:
     def __repr__(self) -> str:
         return f"<arguments {', '.join(self._kwargs)}>"
 
+    def says(self, name: str) -> bool:
+        """Whether the caller gave an argument of this name."""
+        return name in self._kwargs
+
     def entry(self, *, on_loop: bool = False) -> Entry | None:
         """What to add to it."""
         return entry_of(self._credential, self._parameters(), on_loop=on_loop)

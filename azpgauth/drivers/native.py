@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["OWNED_BY_LIBPQ", "check_native", "unfit", "with_options"]
 
 OWNED_BY_LIBPQ = frozenset(
-    {"host", "hostaddr", "port", "dbname", "user", "password", "passfile", "service"}
-    | {"connect_timeout", "application_name", "gssencmode", "channel_binding", "require_auth"}
-    | {"requirepeer", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcertmode"}
-    | {"sslcrl", "sslcrldir", "sslsni", "sslnegotiation"}
-    | {"ssl_min_protocol_version", "ssl_max_protocol_version"}
+    """
+    host hostaddr port dbname user password passfile service connect_timeout application_name
+    gssencmode channel_binding require_auth requirepeer sslmode sslrootcert sslcert sslkey
+    sslpassword sslcertmode sslcrl sslcrldir sslsni sslnegotiation ssl_min_protocol_version
+    ssl_max_protocol_version
+    """.split()  # noqa: SIM905 - a list of such names is read more easily
 )
 """What the settings say of a connection, or what protects it, in libpq's names."""
 

@@ -12,6 +12,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from azpgauth.server.clouds import PGBOUNCER_PORTS
+
 if TYPE_CHECKING:
     from azpgauth.drivers.driver import ConnectArguments
     from azpgauth.runtime.waiting import Wait
@@ -21,6 +23,7 @@ __all__ = [
     "Pooler",
     "ask",
     "look_at_asyncpg",
+    "look_at_dropin",
     "look_at_psycopg",
     "psycopg_answers",
     "settle_asyncpg",
@@ -144,6 +147,17 @@ async def look_at_psycopg(pooler: Pooler, conn: Any, seconds: float, wait: Wait)
         answer = await ask(conn.pgconn, b"select pg_backend_pid()", seconds, wait)
         pooler.heard(direct=answer == str(own).encode())
     if before and not pooler.named_statements:
+        conn.prepare_threshold = None
+
+
+def look_at_dropin(conn: Any) -> None:
+    """Turn named statements off on a connection of psycopg's that a program opened by itself.
+
+    Args:
+        conn: The connection; its port or its process id may tell of PgBouncer.
+    """
+    known = conn.info.port in PGBOUNCER_PORTS
+    if known or not _SMALLEST <= conn.info.backend_pid <= _LARGEST:
         conn.prepare_threshold = None
 
 

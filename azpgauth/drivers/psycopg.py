@@ -52,10 +52,8 @@ def errors(_: ConnectArguments, /) -> tuple[type[BaseException], ...]:
     return (psycopg.Error,)
 
 
-_OWNED = (
-    OWNED_BY_LIBPQ
-    | {"conninfo", "kwargs", "open", "min_size", "max_size", "timeout"}
-    | {"max_lifetime", "max_idle", "signing"}
+_OWNED = OWNED_BY_LIBPQ.union(
+    "conninfo kwargs open min_size max_size timeout max_lifetime max_idle signing".split()  # noqa: SIM905
 )
 
 

@@ -92,8 +92,7 @@ def errors(arguments: ConnectArguments, /) -> tuple[type[BaseException], ...]:
 
 
 _OWNED = frozenset(
-    {"url", "creator", "async_creator", "pool", "pool_size", "max_overflow", "pool_timeout"}
-    | {"pool_recycle"}
+    "url creator async_creator pool pool_size max_overflow pool_timeout pool_recycle".split()  # noqa: SIM905
 )
 _OWNED_BY_CONNECT = OWNED_BY_LIBPQ | {"dsn", "conninfo", "database", "ssl", "timeout", "direct_tls"}
 

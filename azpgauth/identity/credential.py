@@ -170,18 +170,18 @@ _LONGEST = 30 * 24 * 3600
 """Seconds that no access token lives."""
 
 
-def _expiry(token: str, told: float, now: float) -> float:
-    """When a token expires: as told, unless that is past and the token itself says otherwise.
+def _expiry(token: str, said: float, now: float) -> float:
+    """When a token expires: as the credential says, unless that is past and the token says more.
 
     AzureDeveloperCliCredential takes the program's UTC for local time, so that east of Greenwich
     a good token looks expired.
     """
-    if told - now >= MARGIN:
-        return told
+    if said - now >= MARGIN:
+        return said
     claimed = claims_of(token).get("exp")
     if isinstance(claimed, (int, float)) and 0 < claimed < now + _LONGEST:
-        return max(told, float(claimed))
-    return told
+        return max(said, float(claimed))
+    return said
 
 
 def _name(credential: object) -> str:

@@ -1,4 +1,4 @@
-"""Describes an access token: how long it may be used, when it is renewed, what may be told of it.
+"""Describes an access token: how long it may be used, when it is renewed, what may be said of it.
 
 Pure.
 """

@@ -257,7 +257,7 @@ class TokenSource(Fetching):
         """Keep the token fresh until the returned function is called (once or more).
 
         Args:
-            refresh: How; by default as the source was told.
+            refresh: How; by default in the way of the source.
         """
         background = (refresh or self._refresh) == "background"
         with self._lock:

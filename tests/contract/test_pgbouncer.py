@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from azure.identity import ManagedIdentityCredential
 from kits import KITS, Loop
 
 from azpgauth import ConnectError, SettingsError
 from azpgauth.drivers import pooler
 from azpgauth.identity.azure import forget
+from azpgauth.psycopg3 import EntraConnection
 from azpgauth.sandbox import Sandbox
 from azpgauth.sandbox.postgres.pgbouncer import PORT, program
 
@@ -180,3 +182,17 @@ def test_it_comes_back_after_a_restart(behind, kit, monkeypatch):
         behind.pgbouncer.restart()
         with kit.lease(pool) as query:
             assert query("select 1") == (1,)
+
+
+def test_a_drop_in_makes_none_either(behind):
+    where = f"host=localhost port={behind.gateway.port} dbname=app"
+    root = behind.environment["AZPG_SERVER_SSLROOTCERT"]
+    keywords = {"credential": ManagedIdentityCredential(), "sslrootcert": root}
+    # Nothing is asked here: one process id in 600 is one that a server could have.
+    made = []
+    for _ in range(3):
+        with EntraConnection.connect(where, **keywords) as conn:
+            made.append(conn.prepare_threshold)
+    assert made.count(None) >= 2
+    with EntraConnection.connect(where, prepare_threshold=3, **keywords) as conn:
+        assert conn.prepare_threshold == 3
