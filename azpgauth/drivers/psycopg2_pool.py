@@ -359,7 +359,8 @@ class ConnectionPool(ThreadedConnectionPool):
             fresh = used_lately(member.idle_since) and not member.conn.closed
             if fresh or psycopg2_answers(member.conn, patience(until - now)):
                 return member
-            with self._guard:  # so are the others that are idle, most likely
+            # So are the others that are idle, most likely.
+            with self._guard:
                 dead, self._idle = [member, *self._idle], []
             for each in dead:
                 each.conn.close()
