@@ -3,6 +3,19 @@
 import logging
 
 import pytest
+from kits import KITS, Loop
+
+
+@pytest.fixture(params=KITS, ids=str)
+def kit(request):
+    """Each combination of driver and dialect; modules that need it otherwise have their own."""
+    kit = request.param
+    if not kit.is_async:
+        yield kit
+        return
+    with Loop() as kit.loop:
+        yield kit
+    kit.loop = None
 
 
 @pytest.fixture

@@ -5,21 +5,9 @@ from contextlib import ExitStack
 
 import psycopg2
 import pytest
-from kits import KITS, Loop
 
 from azpgauth import connect_from_env
 from azpgauth.drivers.checks import patience
-
-
-@pytest.fixture(params=KITS, ids=str)
-def kit(request):
-    kit = request.param
-    if not kit.is_async:
-        yield kit
-        return
-    with Loop() as kit.loop:
-        yield kit
-    kit.loop = None
 
 
 @pytest.fixture

@@ -3,20 +3,8 @@
 import sys
 
 import pytest
-from kits import KITS, Loop
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")
-
-
-@pytest.fixture(params=KITS, ids=str)
-def kit(request):
-    kit = request.param
-    if not kit.is_async:
-        yield kit
-        return
-    with Loop() as kit.loop:
-        yield kit
-    kit.loop = None
 
 
 def caught(kit, pool):

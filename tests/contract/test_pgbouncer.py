@@ -43,17 +43,6 @@ def behind(pooled, _clean_environment, monkeypatch):
     forget()
 
 
-@pytest.fixture(params=KITS, ids=str)
-def kit(request):
-    kit = request.param
-    if not kit.is_async:
-        yield kit
-        return
-    with Loop() as kit.loop:
-        yield kit
-    kit.loop = None
-
-
 def two_processes(kit, mode="autocommit", count=130, min_size=1):
     """What two processes with four workers each come to: right, wrong, errors, warnings."""
     command = [sys.executable, str(PROGRAM), kit.driver, kit.dialect or "-"]

@@ -8,22 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from kits import KITS, Loop
 
 from azpgauth import SettingsError, load_settings
 from azpgauth.server.keepalives import Keepalives
-
-
-@pytest.fixture(params=KITS, ids=str)
-def kit(request):
-    kit = request.param
-    if not kit.is_async:
-        yield kit
-        return
-    with Loop() as kit.loop:
-        yield kit
-    kit.loop = None
-
 
 SHOWN = "select current_setting('search_path'), current_setting('statement_timeout'), current_user"
 
