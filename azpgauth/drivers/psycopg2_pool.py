@@ -100,7 +100,6 @@ class ConnectionPool(ThreadedConnectionPool):
 
     def begin_process(self) -> None:
         """In a child after fork: what there is, in use or not, is the parent's."""
-        self._connections.begin_process()
         self._guard = threading.RLock()
         self._places.clear()
         self._forget()

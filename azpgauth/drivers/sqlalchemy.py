@@ -132,7 +132,6 @@ class _Wiring:
 
     def begin_process(self) -> None:
         """In a child after fork: its idle connections are the parent's."""
-        self._connections.begin_process()
         engine = self._engine() if self._engine is not None else None
         if engine is not None:
             engine.dispose(close=False)

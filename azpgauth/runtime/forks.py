@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging  # noqa: F401 - its locks begin again before what is here, which may log
 import os
 import threading
 import weakref
@@ -24,10 +26,13 @@ class Renewed(Protocol):
 def renew_in_child(renewed: Renewed) -> None:
     """Have an object begin again in each child; it is known weakly.
 
+    What was made first begins first: an object finds those that it was made with begun already, and
+    waits for no lock of theirs that a thread of the parent held.
+
     Args:
         renewed: The object.
     """
-    _renewed.add(renewed)
+    _renewed[next(_order)] = renewed
 
 
 class Lock:
@@ -55,11 +60,12 @@ class Lock:
             self._lock.release()
 
 
-_renewed: weakref.WeakSet[Renewed] = weakref.WeakSet()
+_order = itertools.count()
+_renewed: weakref.WeakValueDictionary[int, Renewed] = weakref.WeakValueDictionary()
 
 
 def _in_child() -> None:
-    for each in list(_renewed):
+    for each in list(_renewed.values()):
         each.begin_process()
 
 

@@ -267,3 +267,47 @@ print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])])
 
 def test_a_child_waits_for_no_lock_of_another_thread(box):
     assert run(LOCKED, "psycopg")[0] == [0]
+
+
+HELD_BY_A_POOL = """
+import contextlib, gc, json, os, signal, sys, threading
+from azpgauth import closing, connect_from_env
+from azpgauth.drivers.signin import KeepFresh
+
+def first_connect():
+    with closing(connect_from_env(driver=json.loads(sys.argv[1]))):
+        pass
+
+pool = connect_from_env(driver=json.loads(sys.argv[1]))
+keepers = [each for each in gc.get_objects() if isinstance(each, KeepFresh)]
+
+def hold():
+    # As a thread that makes the pool's first connection, and starts what keeps its login fresh.
+    with contextlib.ExitStack() as stack:
+        for each in keepers:
+            stack.enter_context(each._lock)
+        held.set()
+        forked.wait()
+
+held, forked = threading.Event(), threading.Event()
+threading.Thread(target=hold).start()
+held.wait()
+signal.alarm(20)
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    status = 1
+    try:
+        with closing(pool):
+            first_connect()
+        status = 0
+    finally:
+        os._exit(status)
+forked.set()
+print([len(keepers), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])])
+"""
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "sqlalchemy"])
+def test_a_child_of_a_pool_that_was_about_to_connect(box, driver):
+    assert run(HELD_BY_A_POOL, driver)[0] == [1, 0]

@@ -116,6 +116,27 @@ def test_whoever_forks_with_the_lock_in_hand_goes_on():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_what_was_made_first_begins_first_in_a_child():
+    begun = []
+
+    class Numbered:
+        def __init__(self, number):
+            self.number = number
+            renew_in_child(self)
+
+        def begin_process(self):
+            begun.append(self.number)
+
+    numbered = [Numbered(number) for number in range(30)]
+    del numbered[7]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if begun == [each.number for each in numbered] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_a_system_without_fork_does_without():
     program = (
         "import os, random, threading, logging, concurrent.futures.thread; del os.register_at_fork;"
