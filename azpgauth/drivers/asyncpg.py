@@ -189,14 +189,14 @@ async def _connect(
         context = await plan.tls.acontext(trusted)
         statements = {} if pooler.named_statements else {"statement_cache_size": 0}
         conn = await asyncpg.connect(
-            **{**statements, **keywords}, **grant.for_asyncpg(), ssl=context
+            **{**keywords, **statements}, **grant.for_asyncpg(), ssl=context
         )
         settle_asyncpg(conn, plan.keepalives)
         return conn
 
     conn = await asign_in(arguments.login, plan.tls.roots, attempt)
     try:
-        again = await look_at_asyncpg(pooler, conn) and "statement_cache_size" not in own
+        again = await look_at_asyncpg(pooler, conn)
     except BaseException:
         conn.terminate()
         raise

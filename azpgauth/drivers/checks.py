@@ -1,7 +1,7 @@
 """Checks a connection before a pool hands it out: not right after use, and not for long.
 
-A check is one round trip. Who waits for it has `pool.timeout` seconds, in which a new connection in
-its place must fit as well.
+A check is one round trip. Who waits for it has `pool.timeout` seconds for all of it: for a free
+place, for the check, and for a new connection in its place.
 """
 
 from __future__ import annotations
@@ -11,16 +11,45 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
-from typing import Any
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["asyncpg_answers", "patience", "psycopg2_answers", "used_lately"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["asyncpg_answers", "checkout", "left", "patience", "psycopg2_answers", "used_lately"]
 
 FRESH = 0.5
 """Seconds after its last use in which a connection is handed out without a check."""
 
-_LONGEST = 5.0
-"""Seconds of one check, however long the pool's `timeout` is."""
+_SHORTEST, _LONGEST = 0.25, 5.0
+"""Seconds of one check, however short or long the time that is left."""
+
+_until: ContextVar[float] = ContextVar("azpgauth_checkout_until", default=float("inf"))
+
+
+@contextmanager
+def checkout(timeout: float) -> Iterator[None]:
+    """Somebody asks a pool for a connection; what is done for it in the block knows its limit.
+
+    Args:
+        timeout: Seconds that all of it may take.
+    """
+    token = _until.set(time.monotonic() + timeout)
+    try:
+        yield
+    finally:
+        _until.reset(token)
+
+
+def left(timeout: float) -> float:
+    """Seconds that are left of the check-out in which this is called.
+
+    Args:
+        timeout: Seconds to give at most, and outside of a check-out.
+    """
+    return min(timeout, _until.get() - time.monotonic())
 
 
 def used_lately(at: float) -> bool:
@@ -36,13 +65,14 @@ def patience(timeout: float) -> float:
     """Seconds that one check may take.
 
     Args:
-        timeout: Seconds that are left for a connection.
+        timeout: Seconds that are left for a connection. Where next to none are, a check has time
+            for an answer from far away all the same: else a good connection would seem dead.
 
     Example:
-        >>> patience(4), patience(30)
-        (1.0, 5.0)
+        >>> patience(4), patience(30), patience(0)
+        (1.0, 5.0, 0.25)
     """
-    return min(max(timeout, 0.0) / 4, _LONGEST)
+    return min(max(timeout / 4, _SHORTEST), _LONGEST)
 
 
 def psycopg2_answers(conn: Any, seconds: float) -> bool:

@@ -10,6 +10,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from azpgauth.drivers.checks import checkout
 from azpgauth.drivers.inherited import foreign
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, with_options
 from azpgauth.drivers.pooler import Pooler
@@ -81,7 +82,8 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
         if self.process != os.getpid():
             self._begin_again()
         try:
-            return super().getconn(timeout)
+            with checkout(self.timeout if timeout is None else timeout):
+                return super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
             add_notes(exc, self.signing.failed)
             raise
@@ -139,7 +141,8 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
         if self.process not in {None, os.getpid()}:
             raise foreign("AsyncConnectionPool")
         try:
-            return await super().getconn(timeout)
+            with checkout(self.timeout if timeout is None else timeout):
+                return await super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
             add_notes(exc, self.signing.failed)
             raise

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.drivers.checks import patience, used_lately
+from azpgauth.drivers.checks import left, patience, used_lately
 from azpgauth.drivers.inherited import Connections
 from azpgauth.drivers.pooler import look_at_psycopg, psycopg_answers
 from azpgauth.drivers.signin import refuse_proactor, signed_in
@@ -83,7 +83,7 @@ class SigningIn:
 
         def attempt(grant: Grant, trusted: str) -> Any:
             signed = {**grant.for_libpq(), **self.tls.libpq(trusted)}
-            return connect(conninfo, **{**statements, **keywords, **signed})
+            return connect(conninfo, **{**keywords, **statements, **signed})
 
         try:
             conn = await signed_in(self.login, self.tls.roots, attempt, wait)
@@ -136,7 +136,7 @@ async def check(pool: Any, conn: Any, wait: Wait) -> None:
     """
     if used_lately(conn.used_at) and not conn.closed:
         return
-    if not await psycopg_answers(conn.pgconn, patience(pool.timeout), wait):
+    if not await psycopg_answers(conn.pgconn, patience(left(pool.timeout)), wait):
         await wait.call(conn.close)  # else the pool would keep it
         await wait.call(pool.drain)
         raise psycopg.OperationalError("the server does not answer any more")

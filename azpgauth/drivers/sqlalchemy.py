@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpgauth.drivers.checks import (
     asyncpg_answers,
+    checkout,
+    left,
     patience,
     psycopg2_answers,
     used_lately,
@@ -40,13 +42,13 @@ try:
     from sqlalchemy import event
     from sqlalchemy.exc import InvalidatePoolError
     from sqlalchemy.ext.asyncio import create_async_engine
-    from sqlalchemy.pool import NullPool, QueuePool
+    from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
     from sqlalchemy.util import await_only
 except ImportError as exc:
     raise missing_driver("sqlalchemy", exc) from exc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
     from sqlalchemy import Connection, Engine
@@ -161,9 +163,8 @@ class _Wiring:
         name = "timeout" if asyncpg else "connect_timeout"
         if self.first_timeout is not None:
             parameters[name] = self.first_timeout
-        elif self._pooled:  # whoever waits for it may have waited for a check before
-            left = ceil(plan.pool.timeout - patience(plan.pool.timeout))
-            parameters[name] = min(parameters[name], left)
+        else:  # whoever waits for it may have waited for a place and a check before
+            parameters[name] = ceil(max(left(parameters[name]), 1))
 
         def attempt(grant: Grant, trusted: str) -> Any:
             if asyncpg:
@@ -173,7 +174,7 @@ class _Wiring:
             return dialect.connect(*cargs, **{**parameters, **added})
 
         wait = IN_GREENLET if self.on_loop else BLOCKING
-        parameters = {**self._statements(), **parameters}
+        parameters |= self._statements()
         conn = sign_in(self.arguments.login, plan.tls.roots, attempt, wait)
         try:
             if not self._must_go(conn, wait):
@@ -201,7 +202,7 @@ class _Wiring:
             self._idle.discard(conn.driver_connection)
         if used_lately(record.info.get(_USED, 0)):
             return
-        seconds = patience(self.arguments.plan.pool.timeout)
+        seconds = patience(left(self.arguments.plan.pool.timeout))
         raw = conn.driver_connection if self.on_loop else conn
         if self.arguments.dialect == "asyncpg":
             alive = await_only(asyncpg_answers(raw, seconds))
@@ -303,6 +304,8 @@ def _engine(wiring: _Wiring, for_pool: Mapping[str, Any]) -> Any:
     own = arguments.own
     check_native(own, _OWNED, None, "SQLAlchemy's create_engine")
     for_connection = dict(own.pop("connect_args", None) or {})
+    if "poolclass" in for_pool:  # the program's own is in it
+        own.pop("poolclass", None)
     check_native(for_connection, _OWNED_BY_CONNECT, None, "the driver's connect")
     url = sqlalchemy.URL.create(
         f"postgresql+{dialect}",
@@ -331,14 +334,30 @@ def _pool_arguments(arguments: ConnectArguments) -> dict[str, Any]:
     limits = arguments.plan.pool
     # Our own check takes the place of pool_pre_ping, which knows neither limit nor last use.
     found: dict[str, Any] = {"pool_pre_ping": False, "pool_recycle": limits.max_lifetime}
-    poolclass = arguments.own.get("poolclass")
-    if poolclass is None or issubclass(poolclass, QueuePool):
+    own = arguments.own.get("poolclass")
+    usual = AsyncAdaptedQueuePool if arguments.driver in ASYNC_DRIVERS else QueuePool
+    if own is None or issubclass(own, QueuePool):
         found |= {
+            "poolclass": _limited(own or usual),
             "pool_size": limits.max_size,
             "max_overflow": 0,
             "pool_timeout": limits.timeout,
         }
     return found
+
+
+class _Limited:
+    """Mixed into a pool: what a check-out does knows how much time is left for it."""
+
+    timeout: Callable[[], float]
+
+    def connect(self) -> Any:
+        with checkout(self.timeout()):
+            return super().connect()  # type: ignore[misc]  # the pool's
+
+
+def _limited(poolclass: type[Any]) -> type[Any]:
+    return type(poolclass.__name__, (_Limited, poolclass), {})
 
 
 def _connect_arguments(arguments: ConnectArguments, more: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """The check before a connection is handed out: when it is made, and how long it may take."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import psycopg2
 import pytest
 
 from azpgauth import connect_from_env
-from azpgauth.drivers.checks import patience
+from azpgauth.drivers.checks import checkout, left, patience
 
 
 @pytest.fixture
@@ -79,8 +80,36 @@ def test_a_caller_has_an_error_in_time_where_nothing_answers(box, kit, record_pr
         box.gateway.mode = "normal"
 
 
+@pytest.mark.thorough
+def test_who_waited_for_a_place_has_what_is_left_for_a_connect(box, kit, record_property):
+    def seconds(pool):
+        began = time.monotonic()
+        with pytest.raises(Exception):  # noqa: B017, PT011 - of each driver's own kind
+            kit.row(pool, "select 1")
+        return time.monotonic() - began
+
+    limits = {"min_size": 1, "max_size": 1, "timeout": 8}
+    with kit.pool(pool=limits) as pool, ThreadPoolExecutor(1) as thread:
+        with kit.lease(pool):
+            waiting = thread.submit(seconds, pool)
+            time.sleep(4)
+            box.gateway.mode = "deaf"
+            box.gateway.drop()
+        record_property("seconds", round(waiting.result(30), 2))
+        assert waiting.result() < 9.5
+        box.gateway.mode = "normal"
+
+
 def test_patience_leaves_time_for_a_new_connection():
-    assert (patience(4), patience(30), patience(600), patience(-1)) == (1.0, 5.0, 5.0, 0.0)
+    assert (patience(4), patience(30), patience(600), patience(-1)) == (1.0, 5.0, 5.0, 0.25)
+
+
+def test_what_is_left_counts_from_the_beginning_of_a_check_out():
+    assert left(7) == 7
+    with checkout(5):
+        assert 4 < left(7) <= 5
+        assert left(3) == 3
+    assert left(7) == 7
 
 
 def test_psycopg2_raises_what_happened(box):

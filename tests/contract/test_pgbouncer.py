@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from azure.identity import ManagedIdentityCredential
@@ -171,6 +172,25 @@ def test_it_comes_back_after_a_restart(behind, kit, monkeypatch):
         behind.pgbouncer.restart()
         with kit.lease(pool) as query:
             assert query("select 1") == (1,)
+
+
+NAMED = {
+    "psycopg": {"prepare_threshold": 0},
+    "asyncpg": {"statement_cache_size": 50},
+    "psycopg2": {},
+}
+
+
+@pytest.mark.parametrize("server", [{}, {"pooler": True}], ids=["found out", "said"])
+def test_what_a_program_says_of_statements_gives_way(behind, kit, server):
+    ours = NAMED[kit.dialect or kit.driver.partition("-")[0]]
+    native = ours if kit.dialect is None else {"connect_args": ours}
+    limits = {"min_size": 1, "max_size": 1}
+    mark = f"u_{uuid4().hex}"  # statements of other tests are on the server's session, too
+    with kit.pool(native=native, server=server, pool=limits) as pool, kit.lease(pool) as query:
+        query(f"select current_user as {mark}")
+        named = "select count(*) from pg_prepared_statements where statement ~ 'as MARK$'"
+        assert query(named.replace("MARK", mark)) == (0,)
 
 
 def test_a_drop_in_makes_none_either(behind):
