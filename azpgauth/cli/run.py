@@ -70,17 +70,16 @@ def _taken(explanation: Explanation) -> set[str]:
 
 
 _VARIABLES = {
-    "host": "PGHOST",
-    "port": "PGPORT",
     "dbname": "PGDATABASE",
     "application_name": "PGAPPNAME",
     "connect_timeout": "PGCONNECT_TIMEOUT",
     "sslmode": "PGSSLMODE",
     "sslrootcert": "PGSSLROOTCERT",
     "gssencmode": "PGGSSENCMODE",
-    "target_session_attrs": "PGTARGETSESSIONATTRS",
 }
 """libpq's variables by its keywords: https://www.postgresql.org/docs/current/libpq-envars.html"""
+
+_OTHERS = ("PGPORT", "PGTARGETSESSIONATTRS", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGOPTIONS")
 
 
 def environment_for(plan: ConnectPlan, grant: Grant, environ: Mapping[str, str]) -> dict[str, str]:
@@ -99,6 +98,7 @@ def environment_for(plan: ConnectPlan, grant: Grant, environ: Mapping[str, str])
     }
     keywords = plan.libpq(0, kept)
     found = {name: str(keywords[keyword]) for keyword, name in _VARIABLES.items()}
+    found |= _places(plan)
     found["PGUSER"] = grant.role
     if grant.password is not None:
         found["PGPASSWORD"] = grant.password
@@ -108,9 +108,22 @@ def environment_for(plan: ConnectPlan, grant: Grant, environ: Mapping[str, str])
     return {**kept, **found}
 
 
+def _places(plan: ConnectPlan) -> dict[str, str]:
+    servers = plan.servers
+    found = {
+        "PGHOST": ",".join(server.host for server in servers),
+        "PGPORT": ",".join(str(server.port) for server in servers),
+        "PGTARGETSESSIONATTRS": plan.target or "any",  # libpq cannot prefer a primary
+        "PGLOADBALANCEHOSTS": "random" if plan.load_balance else "disable",
+    }
+    if any(server.address for server in servers):
+        found["PGHOSTADDR"] = ",".join(server.address or "" for server in servers)
+    return found
+
+
 def _of_libpq(name: str) -> bool:
     """Whether libpq reads it about the connection; PGDATA, PSQLRC and their like stay."""
-    return name in {*_VARIABLES.values(), "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGOPTIONS"} or (
+    return name in {*_VARIABLES.values(), *_OTHERS} or (
         name.startswith(
             (
                 "PGSSL",

@@ -11,13 +11,14 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.drivers.checks import asyncpg_answers, patience, used_lately
-from azpgauth.drivers.inherited import Connections, foreign
+from azpgauth.drivers.asking import ASYNCPG
+from azpgauth.drivers.connector import Connector
+from azpgauth.drivers.inherited import foreign
 from azpgauth.drivers.native import check_native
-from azpgauth.drivers.pooler import Pooler, look_at_asyncpg, settle_asyncpg
-from azpgauth.drivers.signin import KeepFresh, asign_in
+from azpgauth.drivers.signin import KeepFresh
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.redacted import Redacted
+from azpgauth.runtime.waiting import ON_LOOP
 
 try:
     import asyncpg
@@ -28,8 +29,8 @@ except ImportError as exc:
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from azpgauth.drivers.connector import Attempt
     from azpgauth.drivers.driver import ConnectArguments
-    from azpgauth.identity.login import Grant
 
 __all__ = ["aconnect", "aopen_pool", "errors", "unopened_pool"]
 
@@ -61,8 +62,7 @@ class _Pool(Pool):
         self._plan = plan
         self._arguments = replace(arguments, native=Redacted(for_connection))
         self._process = os.getpid()
-        self._connections = Connections()
-        self._pooler = Pooler(arguments)
+        self._connector = _connector(arguments)
         self._keep_fresh = KeepFresh(arguments.login)
         self._keep_fresh.end_with(self)
         self._renew_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
@@ -86,8 +86,7 @@ class _Pool(Pool):
 
     async def _sign_in(self, *_: Any, **keywords: Any) -> Any:
         self._keep_fresh.start()
-        conn = await _connect(self._arguments, self._pooler, self.first_timeout, keywords)
-        self._connections.add(conn)
+        conn = await _connect(self._arguments, self._connector, self.first_timeout, keywords)
         # Connections that were opened together are not renewed all at the same moment.
         lifetime = self._plan.pool.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         self._renew_at[conn] = time.monotonic() + lifetime
@@ -106,17 +105,17 @@ class _Pool(Pool):
                 max(deadline - time.monotonic(), 0.001)
             )
             conn, now = proxy._con, time.monotonic()  # noqa: SLF001 - no other way
+            used_at = self._used_at.get(conn, 0)
             if now >= self._renew_at.get(conn, 0):
                 await proxy.close()  # gives its place back; the next one there is another
-            elif await self._is_good(conn, now, deadline):
+            elif self._connector.fresh(conn, used_at) or await self._connector.good(
+                conn, used_at, deadline - now, ON_LOOP
+            ):
                 return proxy
             else:  # so are the others that are idle, most likely
+                if not conn.is_closed():
+                    await proxy.close()
                 await self.expire_connections()
-
-    async def _is_good(self, conn: Any, now: float, deadline: float) -> bool:
-        if used_lately(self._used_at.get(conn, 0)) and not conn.is_closed():
-            return True
-        return await asyncpg_answers(conn, patience(deadline - now))
 
     async def release(self, connection: Any, *, timeout: float | None = None) -> None:
         if (conn := getattr(connection, "_con", None)) is not None:
@@ -168,12 +167,16 @@ async def aopen_pool(arguments: ConnectArguments, /, *, timeout: int | None = No
 
 async def aconnect(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Any:
     """A `Connection`: see `AsyncDriver.aconnect`."""
-    return await _connect(arguments, Pooler(arguments, asks=False), timeout, {})
+    return await _connect(arguments, _connector(arguments, pooled=False), timeout, {})
+
+
+def _connector(arguments: ConnectArguments, *, pooled: bool = True) -> Connector:
+    return Connector(arguments, ASYNCPG, pooled=pooled)
 
 
 async def _connect(
     arguments: ConnectArguments,
-    pooler: Pooler,
+    connector: Connector,
     timeout: int | None,
     from_pool: Mapping[str, Any],
 ) -> Any:
@@ -182,25 +185,16 @@ async def _connect(
     ours = plan.asyncpg()
     settings = {**ours["server_settings"], **(own.get("server_settings") or {})}
     keywords = {**from_pool, **ours, **own, "server_settings": settings}
-    if timeout is not None:
-        keywords["timeout"] = float(timeout)
 
-    async def attempt(grant: Grant, trusted: str) -> Any:
-        context = await plan.tls.acontext(trusted)
-        statements = {} if pooler.named_statements else {"statement_cache_size": 0}
-        conn = await asyncpg.connect(
-            **{**keywords, **statements}, **grant.for_asyncpg(), ssl=context
+    async def connect(attempt: Attempt) -> Any:
+        context = await plan.tls.acontext(attempt.roots, attempt.server)
+        statements = {} if attempt.statements else {"statement_cache_size": 0}
+        return await asyncpg.connect(
+            **{**keywords, **statements},
+            **attempt.server.asyncpg(),
+            **attempt.grant.for_asyncpg(),
+            ssl=context,
+            timeout=float(attempt.seconds),
         )
-        settle_asyncpg(conn, plan.keepalives)
-        return conn
 
-    conn = await asign_in(arguments.login, plan.tls.roots, attempt)
-    try:
-        again = await look_at_asyncpg(pooler, conn)
-    except BaseException:
-        conn.terminate()
-        raise
-    if not again:
-        return conn
-    await conn.close()  # its cache of statements cannot be turned off any more
-    return await asign_in(arguments.login, plan.tls.roots, attempt)
+    return await connector.connect(connect, ON_LOOP, timeout)

@@ -10,16 +10,12 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from azpgauth.drivers.asking import PSYCOPG
 from azpgauth.drivers.checks import checkout
+from azpgauth.drivers.connector import Connector
 from azpgauth.drivers.inherited import foreign
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, with_options
-from azpgauth.drivers.pooler import Pooler
-from azpgauth.drivers.psycopg_connection import (
-    SigningIn,
-    async_class,
-    check,
-    sync_class,
-)
+from azpgauth.drivers.psycopg_connection import Signing, async_class, check, sync_class
 from azpgauth.drivers.signin import KeepFresh, add_notes, refuse_proactor
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.forks import Lock
@@ -54,7 +50,7 @@ def errors(_: ConnectArguments, /) -> tuple[type[BaseException], ...]:
 
 
 _OWNED = OWNED_BY_LIBPQ.union(
-    "conninfo kwargs open min_size max_size timeout max_lifetime max_idle signing".split()  # noqa: SIM905
+    "conninfo kwargs open min_size max_size timeout max_lifetime max_idle signing seconds".split()  # noqa: SIM905
 )
 
 
@@ -68,7 +64,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
     """A pool that keeps its login fresh while it is open."""
 
     keep_fresh: KeepFresh
-    signing: SigningIn
+    signing: Signing
     made_with: dict[str, Any]
     process: int
 
@@ -85,7 +81,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
             with checkout(self.timeout if timeout is None else timeout):
                 return super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
-            add_notes(exc, self.signing.failed)
+            add_notes(exc, self.signing.connector.failed)
             raise
 
     def putconn(self, conn: _C) -> None:
@@ -111,7 +107,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
             super().close(timeout)
         finally:
             self.keep_fresh.end()
-            if (unused := self.signing.proven.take()) is not None:
+            if (unused := self.signing.connector.take()) is not None:
                 unused.close()
 
 
@@ -134,7 +130,7 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
     """A pool that keeps its login fresh while it is open."""
 
     keep_fresh: KeepFresh
-    signing: SigningIn
+    signing: Signing
     process: int | None = None
 
     async def getconn(self, timeout: float | None = None) -> Any:
@@ -144,7 +140,7 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
             with checkout(self.timeout if timeout is None else timeout):
                 return await super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
-            add_notes(exc, self.signing.failed)
+            add_notes(exc, self.signing.connector.failed)
             raise
 
     async def putconn(self, conn: Any) -> None:
@@ -168,7 +164,7 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
             await super().close(timeout)
         finally:
             self.keep_fresh.end()
-            if (unused := self.signing.proven.take()) is not None:
+            if (unused := self.signing.connector.take()) is not None:
                 await unused.close()
 
 
@@ -180,14 +176,14 @@ def open_pool(
     configure = for_pool.pop("configure", None)
     connection_class = sync_class(for_pool.pop("connection_class", None))
     keywords = _keywords(arguments, for_connection)
-    conn = connection_class.connect(**_with_timeout(keywords, timeout))
+    conn = connection_class.connect(**keywords, seconds=timeout)
     try:
         if configure is not None:
             # Here rather than by a worker of the pool, where an error would end in a log line.
             configure(conn)
             configure = _except_for(conn, configure)
         signing = keywords["signing"]
-        signing.proven.put(conn)
+        signing.connector.put(conn)
         made_with = {
             "kwargs": keywords,
             "connection_class": connection_class,
@@ -237,13 +233,13 @@ async def aopen_pool(
     connection_class = async_class(for_pool.get("connection_class"))
     for_pool["connection_class"] = connection_class
     keywords = _keywords(arguments, for_connection)
-    conn = await connection_class.connect(**_with_timeout(keywords, timeout))
+    conn = await connection_class.connect(**keywords, seconds=timeout)
     try:
         if configure is not None:
             await configure(conn)
             for_pool["configure"] = _except_for(conn, configure, done=_nothing)
         pool = _unopened(arguments, for_pool, keywords)
-        pool.signing.proven.put(conn)
+        pool.signing.connector.put(conn)
         await pool.open()
     except BaseException:
         await conn.close()
@@ -259,8 +255,8 @@ def connect(
     arguments: ConnectArguments, /, *, timeout: int | None = None
 ) -> psycopg.Connection[Any]:
     """A `Connection`: see `Driver.connect`."""
-    keywords = _keywords(arguments, _for_connect(arguments), asks=False)
-    conn: psycopg.Connection[Any] = sync_class().connect(**_with_timeout(keywords, timeout))
+    keywords = _keywords(arguments, _for_connect(arguments), pooled=False)
+    conn: psycopg.Connection[Any] = sync_class().connect(**keywords, seconds=timeout)
     return conn
 
 
@@ -268,10 +264,8 @@ async def aconnect(
     arguments: ConnectArguments, /, *, timeout: int | None = None
 ) -> psycopg.AsyncConnection[Any]:
     """An `AsyncConnection`: see `AsyncDriver.aconnect`."""
-    keywords = _keywords(arguments, _for_connect(arguments), asks=False)
-    conn: psycopg.AsyncConnection[Any] = await async_class().connect(
-        **_with_timeout(keywords, timeout)
-    )
+    keywords = _keywords(arguments, _for_connect(arguments), pooled=False)
+    conn: psycopg.AsyncConnection[Any] = await async_class().connect(**keywords, seconds=timeout)
     return conn
 
 
@@ -282,18 +276,15 @@ def _for_connect(arguments: ConnectArguments) -> dict[str, Any]:
 
 
 def _keywords(
-    arguments: ConnectArguments, own: Mapping[str, Any], *, asks: bool = True
+    arguments: ConnectArguments, own: Mapping[str, Any], *, pooled: bool = True
 ) -> dict[str, Any]:
-    """What our connection classes take; `asks`: whether to ask the server for PgBouncer."""
+    """What our connection classes take."""
     plan = arguments.plan
+    connector = Connector(arguments, PSYCOPG, pooled=pooled)
     return {
         **with_options(plan.libpq(pq.version()), own),
-        "signing": SigningIn(arguments.login, plan.tls, Pooler(arguments, asks=asks)),
+        "signing": Signing(connector, plan.tls),
     }
-
-
-def _with_timeout(keywords: dict[str, Any], timeout: int | None) -> dict[str, Any]:
-    return keywords if timeout is None else {**keywords, "connect_timeout": timeout}
 
 
 def _limits(plan: ConnectPlan) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from azpgauth.drivers.asking import PSYCOPG2
+from azpgauth.drivers.connector import Connector
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit, with_options
 from azpgauth.drivers.psycopg2_pool import ConnectionPool
-from azpgauth.drivers.signin import KeepFresh, sign_in
+from azpgauth.drivers.signin import KeepFresh
 from azpgauth.errors import missing_driver
+from azpgauth.runtime.waiting import BLOCKING, run
 
 try:
     import psycopg2
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from azpgauth.drivers.connector import Attempt
     from azpgauth.drivers.driver import ConnectArguments
-    from azpgauth.identity.login import Grant, Login
     from azpgauth.server.tls import Tls
 
 __all__ = ["connect", "errors", "open_pool"]
@@ -41,13 +44,8 @@ def open_pool(arguments: ConnectArguments, /, *, timeout: int | None = None) -> 
     connecting = _Connecting.with_(arguments)
     first = connecting.connect(timeout)
     keep_fresh = KeepFresh(arguments.login)
-    limit = arguments.plan.connect_timeout
-    pool = ConnectionPool(
-        lambda left: connecting.connect(None if left is None else min(left, limit)),
-        arguments.plan.pool,
-        keep_fresh,
-        first,
-    )
+    limits = arguments.plan.pool
+    pool = ConnectionPool(connecting.connect, connecting.good, limits, keep_fresh, first)
     keep_fresh.start()
     keep_fresh.end_with(pool)
     return pool
@@ -55,21 +53,20 @@ def open_pool(arguments: ConnectArguments, /, *, timeout: int | None = None) -> 
 
 def connect(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Any:
     """A `connection`: see `Driver.connect`."""
-    return _Connecting.with_(arguments).connect(timeout)
+    return _Connecting.with_(arguments, pooled=False).connect(timeout)
 
 
 @dataclass(frozen=True)
 class _Connecting:
-    """Makes the connections of one pool: all but role, password and roots is known."""
+    """Makes the connections of one pool: all but server, role, password and roots is known."""
 
     dsn: str = field(repr=False)
     factories: Mapping[str, Any]
-    login: Login
     tls: Tls
-    longest: int
+    connector: Connector
 
     @classmethod
-    def with_(cls, arguments: ConnectArguments) -> Self:
+    def with_(cls, arguments: ConnectArguments, *, pooled: bool = True) -> Self:
         """Checked, and put into libpq's form, once for all connections."""
         own, plan = arguments.own, arguments.plan
         check_native(own, _OWNED, None, "psycopg2's connect")
@@ -79,20 +76,28 @@ class _Connecting:
             dsn = extensions.make_dsn(**keywords)
         except psycopg2.ProgrammingError as exc:
             raise unfit(TypeError(str(exc).strip())) from None
-        return cls(dsn, factories, arguments.login, plan.tls, plan.connect_timeout)
+        connector = Connector(arguments, PSYCOPG2, pooled=pooled)
+        return cls(dsn, factories, plan.tls, connector)
 
-    def connect(self, timeout: int | None = None) -> Any:
+    def connect(self, seconds: int | None = None) -> Any:
         """A connection, within so many seconds, if these are fewer than the plan's."""
-        limit = None if timeout is None else min(timeout, self.longest)
+        return run(self.connector.connect(self._connect, BLOCKING, seconds))
 
-        def attempt(grant: Grant, trusted: str) -> Any:
-            # In a DSN, what comes later holds.
-            fresh = extensions.make_dsn(
-                **grant.for_libpq(), **self.tls.libpq(trusted), connect_timeout=limit
-            )
-            return psycopg2.connect(f"{self.dsn} {fresh}", **self.factories)
+    def good(self, conn: Any, used_at: float, seconds: float) -> bool:
+        """Whether a connection can be handed out; see `Connector.good`."""
+        return self.connector.fresh(conn, used_at) or run(
+            self.connector.good(conn, used_at, seconds, BLOCKING)
+        )
 
-        return sign_in(self.login, self.tls.roots, attempt)
+    def _connect(self, attempt: Attempt) -> Any:
+        # In a DSN, what comes later holds.
+        fresh = extensions.make_dsn(
+            **attempt.server.libpq(),
+            **attempt.grant.for_libpq(),
+            **self.tls.libpq(attempt.roots),
+            connect_timeout=attempt.seconds,
+        )
+        return psycopg2.connect(f"{self.dsn} {fresh}", **self.factories)
 
 
 _FACTORIES = ("connection_factory", "cursor_factory", "async", "async_")

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.drivers.checks import patience, psycopg2_answers, used_lately
-from azpgauth.drivers.inherited import Connections
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.forks import renew_in_child
 
@@ -63,6 +61,7 @@ class ConnectionPool(ThreadedConnectionPool):
 
     Args:
         connect: Makes a connection, within some seconds.
+        good: Says whether one that was used last at a time can be handed out, within some seconds.
         limits: The pool's bounds.
         keep_fresh: Ends when the pool closes.
         first: A connection that is there already.
@@ -71,6 +70,7 @@ class ConnectionPool(ThreadedConnectionPool):
     def __init__(
         self,
         connect: Callable[[int | None], Any],
+        good: Callable[[Any, float, float], bool],
         limits: PoolLimits,
         keep_fresh: KeepFresh,
         first: Any,
@@ -78,6 +78,7 @@ class ConnectionPool(ThreadedConnectionPool):
         super().__init__(0, limits.max_size)
         self.minconn = limits.min_size
         self._new = connect
+        self._good = good
         self._limits = limits
         self._keep_fresh = keep_fresh
         self._guard = threading.RLock()  # a signal's handler may close the pool
@@ -88,7 +89,6 @@ class ConnectionPool(ThreadedConnectionPool):
         self._leased: dict[Hashable, _Member] = {}
         self._keys_of: dict[int, Hashable] = {}
         self._last_key = 0
-        self._connections = Connections()
         self._idle.append(self._joined(first))
         renew_in_child(self)
         try:
@@ -355,8 +355,7 @@ class ConnectionPool(ThreadedConnectionPool):
             if now >= member.renew_at:
                 member.conn.close()
                 continue
-            fresh = used_lately(member.idle_since) and not member.conn.closed
-            if fresh or psycopg2_answers(member.conn, patience(until - now)):
+            if self._good(member.conn, member.idle_since, until - now):
                 return member
             # So are the others that are idle, most likely.
             with self._guard:
@@ -368,7 +367,6 @@ class ConnectionPool(ThreadedConnectionPool):
         # Connections that were opened together are not renewed all at the same moment.
         lifetime = self._limits.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         now = time.monotonic()
-        self._connections.add(conn)
         return _Member(conn, now + lifetime, now)
 
     def _settled(self, member: _Member) -> bool:

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from azpgauth.drivers.checks import left, patience, used_lately
-from azpgauth.drivers.inherited import Connections
-from azpgauth.drivers.pooler import look_at_psycopg, psycopg_answers
-from azpgauth.drivers.signin import refuse_proactor, signed_in
+from azpgauth.drivers.signin import refuse_proactor
 from azpgauth.errors import missing_driver
-from azpgauth.runtime.printable import their_words
-from azpgauth.runtime.redacted import scrubbed
 from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
 
 try:
@@ -23,123 +17,104 @@ except ImportError as exc:
     raise missing_driver("psycopg", exc) from exc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from typing_extensions import Self
 
-    from azpgauth.drivers.pooler import Pooler
-    from azpgauth.identity.login import Grant, Login
+    from azpgauth.drivers.connector import Attempt, Connector
     from azpgauth.runtime.waiting import Wait
     from azpgauth.server.tls import Tls
 
-__all__ = ["Proven", "SigningIn", "async_class", "check", "sync_class"]
-
-
-class Proven:
-    """The proven connection, until the pool asks for its first one."""
-
-    def __init__(self) -> None:
-        self._conns: deque[Any] = deque()
-
-    def put(self, conn: Any) -> None:
-        """Here it is."""
-        self._conns.append(conn)
-
-    def take(self) -> Any:
-        """The connection, if it is still there."""
-        try:
-            return self._conns.pop()  # atomic: the pool's workers race for it
-        except IndexError:
-            return None
+__all__ = ["Signing", "async_class", "check", "sync_class"]
 
 
 @dataclass(frozen=True)
-class SigningIn:
+class Signing:
     """What the connections of one pool sign in with.
 
     Attributes:
-        login: Role and password.
+        connector: Makes them.
         tls: The TLS to demand.
-        pooler: What is known of PgBouncer.
-        proven: A connection that is there already, and is taken first.
-        connections: All that were made.
-        failed: What is to be said of the last connect, if it failed: psycopg's pools do not.
     """
 
-    login: Login
+    connector: Connector
     tls: Tls
-    pooler: Pooler
-    proven: Proven = field(default_factory=Proven)
-    connections: Connections = field(default_factory=Connections)
-    failed: list[str] = field(default_factory=list)
 
-    async def connect(
-        self, connect: Callable[..., Any], conninfo: str, keywords: Mapping[str, Any], wait: Wait
-    ) -> Any:
-        """One connection, by a function of psycopg's own."""
-        if (ready := self.proven.take()) is not None:
-            return ready
-        statements = {} if self.pooler.named_statements else {"prepare_threshold": None}
 
-        def attempt(grant: Grant, trusted: str) -> Any:
-            signed = {**grant.for_libpq(), **self.tls.libpq(trusted)}
-            return connect(conninfo, **{**keywords, **statements, **signed})
+def libpq_keywords(attempt: Attempt, tls: Tls) -> dict[str, Any]:
+    """What one connect of psycopg's goes with, besides what stays the same.
 
-        try:
-            conn = await signed_in(self.login, self.tls.roots, attempt, wait)
-        except Exception as exc:
-            said = scrubbed(f"the last connect failed: {their_words(str(exc))}")
-            self.failed[:] = [said, *getattr(exc, "__notes__", ())]
-            raise
-        self.failed.clear()
-        self.connections.add(conn)
-        conn.used_at = time.monotonic()
-        try:
-            await look_at_psycopg(self.pooler, conn, keywords["connect_timeout"], wait)
-        except BaseException:
-            await wait.call(conn.close)
-            raise
-        return conn
+    Args:
+        attempt: The attempt.
+        tls: The TLS to demand.
+    """
+    found: dict[str, Any] = {
+        **attempt.server.libpq(),
+        **attempt.grant.for_libpq(),
+        **tls.libpq(attempt.roots),
+        "connect_timeout": attempt.seconds,
+    }
+    return found if attempt.statements else {**found, "prepare_threshold": None}
 
 
 class _SignIn:
     """Mixed into a connection class."""
 
+    used_at: float
+
     @classmethod
-    def connect(cls, conninfo: str = "", *, signing: SigningIn, **kwargs: Any) -> Self:
+    def connect(
+        cls, conninfo: str = "", *, signing: Signing, seconds: int | None = None, **kwargs: Any
+    ) -> Self:
         connect: Any = super().connect  # type: ignore[misc]
-        conn: Self = run(signing.connect(connect, conninfo, kwargs, BLOCKING))
+        made = signing.connector.connect(
+            lambda attempt: connect(conninfo, **{**kwargs, **libpq_keywords(attempt, signing.tls)}),
+            BLOCKING,
+            seconds,
+        )
+        conn: Self = run(made)
+        conn.used_at = time.monotonic()
         return conn
 
 
 class _AsyncSignIn:
     """As `_SignIn`, for connections of an event loop."""
 
+    used_at: float
+
     @classmethod
-    async def connect(cls, conninfo: str = "", *, signing: SigningIn, **kwargs: Any) -> Self:
+    async def connect(
+        cls, conninfo: str = "", *, signing: Signing, seconds: int | None = None, **kwargs: Any
+    ) -> Self:
         refuse_proactor(asyncio.get_running_loop())
         connect: Any = super().connect  # type: ignore[misc]
-        conn: Self = await signing.connect(connect, conninfo, kwargs, ON_LOOP)
+        conn: Self = await signing.connector.connect(
+            lambda attempt: connect(conninfo, **{**kwargs, **libpq_keywords(attempt, signing.tls)}),
+            ON_LOOP,
+            seconds,
+        )
+        conn.used_at = time.monotonic()
         return conn
 
 
 async def check(pool: Any, conn: Any, wait: Wait) -> None:
-    """Before a pool hands a connection out: whether its server still answers.
+    """Before a pool hands a connection out: whether it can be.
 
     Args:
-        pool: The pool; if this one is dead, so are the others that are idle, most likely.
+        pool: The pool; if this one cannot, neither can the others that are idle, most likely.
         conn: The connection.
         wait: How to wait.
 
     Raises:
-        psycopg.OperationalError: There was no answer.
+        psycopg.OperationalError: It cannot.
     """
-    if used_lately(conn.used_at) and not conn.closed:
+    connector: Connector = pool.signing.connector
+    if connector.fresh(conn, conn.used_at):
         return
-    if not await psycopg_answers(conn.pgconn, patience(left(pool.timeout)), wait):
+    if not await connector.good(conn, conn.used_at, pool.timeout, wait):
         await wait.call(conn.close)  # else the pool would keep it
         await wait.call(pool.drain)
-        raise psycopg.OperationalError("the server does not answer any more")
+        raise psycopg.OperationalError(
+            "the server does not answer any more, or is not the right one"
+        )
 
 
 class _Connection(_SignIn, psycopg.Connection[Any]):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from azpgauth.errors import AzpgauthError, ConnectError
 from azpgauth.identity.login import TokenLogin
 from azpgauth.runtime.forks import renew_in_child
-from azpgauth.runtime.printable import one_line
+from azpgauth.runtime.printable import one_line, their_words
 from azpgauth.runtime.redacted import scrubbed
 from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
 from azpgauth.server.diagnosis import diagnose
@@ -31,9 +31,11 @@ __all__ = [
     "asign_in",
     "notes_on",
     "refuse_proactor",
+    "shown",
     "sign_in",
     "signed_in",
     "without_secrets",
+    "words_of",
 ]
 
 C = TypeVar("C")
@@ -104,10 +106,28 @@ def notes_on(error: BaseException, login: Login) -> list[str]:
     if isinstance(error, AzpgauthError) or not isinstance(error, Exception):
         return []
     role = one_line(login.role) if login.role else None
-    meaning = diagnose(str(error), role, token=isinstance(login, TokenLogin))
+    meaning = diagnose(words_of(error), role, token=isinstance(login, TokenLogin))
     return (
         [f"cause: {meaning.cause}", f"to do: {scrubbed(meaning.remedy)}"] if meaning.cause else []
     )
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says; asyncio's time-out says nothing.
+
+    Args:
+        error: What a connect raised.
+    """
+    return str(error).strip() or "timed out"
+
+
+def shown(error: BaseException) -> str:
+    """What an error says, as it may be shown.
+
+    Args:
+        error: What a connect raised.
+    """
+    return scrubbed(their_words(words_of(error)))
 
 
 def add_notes(error: BaseException, notes: Iterable[str]) -> None:

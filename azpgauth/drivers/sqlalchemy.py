@@ -10,27 +10,15 @@ import asyncio
 import os
 import time
 import weakref
-from math import ceil
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from azpgauth.drivers.checks import (
-    asyncpg_answers,
-    checkout,
-    left,
-    patience,
-    psycopg2_answers,
-    used_lately,
-)
-from azpgauth.drivers.inherited import Connections, foreign
+from azpgauth.drivers.asking import ASKING, ASYNCPG
+from azpgauth.drivers.checks import checkout
+from azpgauth.drivers.connector import Connector
+from azpgauth.drivers.inherited import foreign
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit, with_options
-from azpgauth.drivers.pooler import (
-    Pooler,
-    look_at_asyncpg,
-    look_at_psycopg,
-    psycopg_answers,
-    settle_asyncpg,
-)
-from azpgauth.drivers.signin import KeepFresh, refuse_proactor, sign_in
+from azpgauth.drivers.signin import KeepFresh, refuse_proactor
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.drivers import ASYNC_DRIVERS
 from azpgauth.runtime.forks import renew_in_child
@@ -54,8 +42,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from azpgauth.drivers.connector import Attempt
     from azpgauth.drivers.driver import ConnectArguments
-    from azpgauth.identity.login import Grant
     from azpgauth.runtime.waiting import Wait
 
 __all__ = [
@@ -106,6 +94,15 @@ class _InGreenlet(Blocking):
         """See `Wait.result`."""
         return await_only(ON_LOOP.result(future, timeout))
 
+    async def sleep(self, seconds: float) -> None:
+        """See `Wait.sleep`."""
+        await_only(ON_LOOP.sleep(seconds))
+
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """See `Wait.call`; SQLAlchemy's own functions have waited already."""
+        found = function(*args, **kwargs)
+        return await_only(found) if isawaitable(found) else found
+
     async def readable(self, descriptor: int, seconds: float) -> bool:
         """See `Wait.readable`."""
         return await_only(ON_LOOP.readable(descriptor, seconds))
@@ -120,13 +117,15 @@ class _Wiring:
 
     def __init__(self, arguments: ConnectArguments, *, alone: bool = False) -> None:
         self.arguments = arguments
-        self._pooler = Pooler(arguments, asks=not alone)
         self.on_loop = arguments.driver in ASYNC_DRIVERS
+        self._wait = IN_GREENLET if self.on_loop else BLOCKING
+        self._asking = ASKING[arguments.dialect]
+        raw = _driver_connection if self.on_loop else _same
+        self._connector = Connector(arguments, self._asking, pooled=not alone, raw=raw)
         self.first_timeout: int | None = None
         self._pooled = False
         self.checks = True
         self._keep_fresh = KeepFresh(arguments.login)
-        self._connections = Connections()
         self._idle: weakref.WeakSet[Any] = weakref.WeakSet()
         self._process = os.getpid()
         self._engine: weakref.ref[Engine] | None = None
@@ -148,7 +147,7 @@ class _Wiring:
             event.listen(engine, "connect", self._used)
             event.listen(engine, "checkin", self._given_back)
             event.listen(engine, "checkout", self._check)
-        event.listen(engine, "engine_disposed", lambda _: self._keep_fresh.end())
+        event.listen(engine, "engine_disposed", self._disposed)
         self._keep_fresh.end_with(engine)
 
     def _do_connect(self, dialect: Any, _: Any, cargs: Any, cparams: Mapping[str, Any]) -> Any:
@@ -160,33 +159,27 @@ class _Wiring:
         if self._pooled:
             self._keep_fresh.start()
         parameters = dict(cparams)
-        name = "timeout" if asyncpg else "connect_timeout"
-        if self.first_timeout is not None:
-            parameters[name] = self.first_timeout
-        else:  # whoever waits for it may have waited for a place and a check before
-            parameters[name] = ceil(max(left(parameters[name]), 1))
 
-        def attempt(grant: Grant, trusted: str) -> Any:
+        def connect(attempt: Attempt) -> Any:
+            added: dict[str, Any] = {}
             if asyncpg:
-                added = {**grant.for_asyncpg(), "ssl": await_only(plan.tls.acontext(trusted))}
+                context = await_only(plan.tls.acontext(attempt.roots, attempt.server))
+                added |= {**attempt.server.asyncpg(), **attempt.grant.for_asyncpg()}
+                added |= {"ssl": context, "timeout": float(attempt.seconds)}
             else:
-                added = {**grant.for_libpq(), **plan.tls.libpq(trusted)}
+                added |= {**attempt.server.libpq(), **attempt.grant.for_libpq()}
+                added |= plan.tls.libpq(attempt.roots)
+                added["connect_timeout"] = attempt.seconds
+            if not attempt.statements:
+                added |= _NO_STATEMENTS[self.arguments.dialect]
             return dialect.connect(*cargs, **{**parameters, **added})
 
-        wait = IN_GREENLET if self.on_loop else BLOCKING
-        parameters |= self._statements()
-        conn = sign_in(self.arguments.login, plan.tls.roots, attempt, wait)
-        try:
-            if not self._must_go(conn, wait):
-                return conn
-        except BaseException:
-            conn.close()
-            raise
-        conn.close()
-        parameters |= self._statements()
-        conn = sign_in(self.arguments.login, plan.tls.roots, attempt, wait)
-        self._must_go(conn, wait)
-        return conn
+        return run(self._connector.connect(connect, self._wait, self.first_timeout))
+
+    def _disposed(self, _: Engine) -> None:
+        self._keep_fresh.end()
+        if (unused := self._connector.take()) is not None:
+            unused.close()
 
     def _used(self, _: Any, record: Any) -> None:
         record.info[_USED] = time.monotonic()
@@ -200,41 +193,32 @@ class _Wiring:
         """Before a connection is handed out: whether its server still answers."""
         if self.on_loop:
             self._idle.discard(conn.driver_connection)
-        if used_lately(record.info.get(_USED, 0)):
+        raw = conn.driver_connection if self.on_loop else conn
+        connector, used_at = self._connector, record.info.get(_USED, 0)
+        if connector.fresh(raw, used_at):
             return
-        seconds = patience(left(self.arguments.plan.pool.timeout))
-        raw = conn.driver_connection if self.on_loop else conn
-        if self.arguments.dialect == "asyncpg":
-            alive = await_only(asyncpg_answers(raw, seconds))
-            for idle in () if alive else list(self._idle):
+        seconds = self.arguments.plan.pool.timeout
+        if run(connector.good(raw, used_at, seconds, self._wait)):
+            return
+        if self._asking is ASYNCPG:
+            for idle in list(self._idle):
                 idle.terminate()  # SQLAlchemy would wait 2 s for a goodbye to each
-        elif self.arguments.dialect == "psycopg2":
-            alive = psycopg2_answers(raw, seconds)
-        else:
-            wait = IN_GREENLET if self.on_loop else BLOCKING
-            alive = run(psycopg_answers(raw.pgconn, seconds, wait))
-        if not alive:  # so are the others that are idle, most likely
-            raise InvalidatePoolError("the server does not answer any more")
+        raise InvalidatePoolError("the server does not answer any more, or is not the right one")
 
-    def _statements(self) -> dict[str, Any]:
-        """What turns named prepared statements off, if they are to be."""
-        if self._pooler.named_statements:
-            return {}
-        if self.arguments.dialect == "asyncpg":
-            return {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
-        return {"prepare_threshold": None} if self.arguments.dialect == "psycopg" else {}
 
-    def _must_go(self, conn: Any, wait: Wait) -> bool:
-        """Whether a new connection is one that must be made again, without named statements."""
-        raw = conn.driver_connection if self.on_loop else conn
-        self._connections.add(raw)
-        if self.arguments.dialect == "asyncpg":
-            settle_asyncpg(raw, self.arguments.plan.keepalives)
-            return await_only(look_at_asyncpg(self._pooler, raw))
-        if self.arguments.dialect == "psycopg":
-            seconds = self.arguments.plan.connect_timeout
-            run(look_at_psycopg(self._pooler, raw, seconds, wait))
-        return False
+_NO_STATEMENTS: dict[str, dict[str, Any]] = {
+    "psycopg": {"prepare_threshold": None},
+    "psycopg2": {},
+    "asyncpg": {"statement_cache_size": 0, "prepared_statement_cache_size": 0},
+}
+
+
+def _driver_connection(conn: Any) -> Any:
+    return conn.driver_connection
+
+
+def _same(conn: Any) -> Any:
+    return conn
 
 
 def open_pool(arguments: ConnectArguments, /, *, timeout: int | None = None) -> Engine:
@@ -309,8 +293,8 @@ def _engine(wiring: _Wiring, for_pool: Mapping[str, Any]) -> Any:
     check_native(for_connection, _OWNED_BY_CONNECT, None, "the driver's connect")
     url = sqlalchemy.URL.create(
         f"postgresql+{dialect}",
-        host=arguments.plan.hosts[0],
-        port=arguments.plan.port,
+        host=arguments.plan.servers[0].host,
+        port=arguments.plan.servers[0].port,
         database=arguments.plan.database,
     )
     create: Any = create_async_engine if wiring.on_loop else sqlalchemy.create_engine

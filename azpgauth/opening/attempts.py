@@ -19,7 +19,7 @@ from azpgauth.runtime.waiting import BLOCKING, ON_LOOP, run
 from azpgauth.server.diagnosis import diagnose, mends, retry_delay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
     from azpgauth.drivers.driver import ConnectArguments
     from azpgauth.runtime.waiting import Wait
@@ -105,7 +105,8 @@ class _Attempts:
     def __init__(self, arguments: ConnectArguments) -> None:
         self._plan = arguments.plan
         self._login = arguments.login
-        self._deadline = time.monotonic() + arguments.plan.connect_timeout
+        longest = arguments.plan.connect_timeout * len(arguments.plan.servers)
+        self._deadline = time.monotonic() + longest
         self._count = 0
 
     def left(self) -> int:
@@ -130,9 +131,9 @@ class _Attempts:
             pause = retry_delay(self._count, self._deadline - time.monotonic())
             if pause is not None:
                 return pause
-        raise self._explained(said) from error
+        raise self._explained(said, getattr(error, "elsewhere", ())) from error
 
-    def _explained(self, said: str) -> ConnectError:
+    def _explained(self, said: str, elsewhere: Iterable[str]) -> ConnectError:
         plan = self._plan
         name = one_line(self._login.role) if self._login.role else None
         token = isinstance(self._login, TokenLogin)
@@ -141,7 +142,7 @@ class _Attempts:
         tried = f" ({self._count} attempts)" if self._count > 1 else ""
         where = f'database "{one_line(plan.database)}" at {one_line(plan.where)}{role}{tried}'
         return ConnectError(
-            scrubbed(f"cannot connect to {where}: {their_words(said)}"),
+            scrubbed(f"cannot connect to {where}: " + "; ".join([their_words(said), *elsewhere])),
             cause=diagnosis.cause,
             remedy=scrubbed(diagnosis.remedy),
             layer=diagnosis.layer,

@@ -110,8 +110,7 @@ def plan_of(settings: Settings) -> ConnectPlan:
     named = server.sslrootcert
     roots = default_roots(server.hosts) if named is None else Roots(str(named))
     return ConnectPlan(
-        hosts=server.hosts,
-        port=server.port,
+        servers=server.servers,
         database=settings.database.name,
         application_name=settings.database.application_name,
         connect_timeout=server.connect_timeout,
@@ -125,6 +124,8 @@ def plan_of(settings: Settings) -> ConnectPlan:
             server.tcp_user_timeout,
         ),
         pooler=server.pooled,
+        target=server.target,
+        load_balance=server.load_balance_hosts == "random",
     )
 
 

@@ -103,11 +103,12 @@ def full_scope(scope: str) -> str:
     return f"{resource}/.default"
 
 
-def is_pooled(said: bool | None, port: int) -> bool | None:
+def is_pooled(said: bool | None, port: int | tuple[int, ...]) -> bool | None:
     """Whether PgBouncer stands between: as somebody said, or by the port; None is not known.
 
     Args:
         said: What the settings say.
-        port: The server's port.
+        port: The server's port, or those of several: one of PgBouncer's is enough.
     """
-    return True if said is None and port in PGBOUNCER_PORTS else said
+    ports = port if isinstance(port, tuple) else (port,)
+    return True if said is None and not PGBOUNCER_PORTS.isdisjoint(ports) else said

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from azpgauth.server.targets import Server, Target
     from azpgauth.server.tls import Tls
 
 __all__ = ["ConnectPlan", "PoolLimits"]
@@ -48,20 +49,20 @@ class ConnectPlan:
     """Where to connect, and how.
 
     Attributes:
-        hosts: Names, addresses or socket folders, tried in this order.
-        port: The TCP port.
+        servers: Where the servers are, tried in this order.
         database: The database's name.
         application_name: What the server's statistics show.
-        connect_timeout: Seconds for one attempt at one address.
+        connect_timeout: Seconds for one attempt at one server.
         tls: What TLS to demand.
         pool: The pool's bounds.
         options: What each session begins with, such as `search_path`.
         keepalives: When a dead peer is given up.
         pooler: Whether PgBouncer stands between; None is to be found out.
+        target: Which of the servers is wanted; None prefers a primary.
+        load_balance: Whether each connect tries the servers in another order.
     """
 
-    hosts: tuple[str, ...]
-    port: int
+    servers: tuple[Server, ...]
     database: str
     application_name: str
     connect_timeout: int
@@ -70,14 +71,16 @@ class ConnectPlan:
     options: Mapping[str, str] = field(default_factory=dict)
     keepalives: Keepalives = field(default_factory=Keepalives)
     pooler: bool | None = None
+    target: Target | None = None
+    load_balance: bool = False
 
     @property
     def where(self) -> str:
-        """Host and port, for messages."""
-        return ", ".join(f"{host}:{self.port}" for host in self.hosts)
+        """Host and port of each server, for messages."""
+        return ", ".join(map(str, self.servers))
 
     def libpq(self, version: int, environ: Mapping[str, str] | None = None) -> dict[str, str | int]:
-        """The keywords of a connection for libpq, without the role.
+        """The keywords of a connection for libpq, without server and role.
 
         What libpq would take from its environment behind the settings is pinned: an empty value
         stands for libpq's default and keeps the variable out. https://www.postgresql.org/docs/current/libpq-envars.html
@@ -94,9 +97,6 @@ class ConnectPlan:
         """
         _refuse_service(environ)
         pinned: dict[str, str | int] = {
-            "host": ",".join(self.hosts),
-            "hostaddr": "",
-            "port": self.port,
             "dbname": self.database,
             "password": "",
             "passfile": NO_ROOTS,
@@ -129,7 +129,7 @@ class ConnectPlan:
         return pinned
 
     def asyncpg(self, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The keywords of a connection for asyncpg, without role, password and TLS.
+        """The keywords of a connection for asyncpg, without server, role, password and TLS.
 
         Args:
             environ: The environment, `os.environ` if not given.
@@ -139,10 +139,7 @@ class ConnectPlan:
         """
         _refuse_service(environ)
         return {
-            "host": list(self.hosts),
-            "port": [self.port] * len(self.hosts),
             "database": self.database,
-            "timeout": float(self.connect_timeout * len(self.hosts)),
             "direct_tls": False,
             "target_session_attrs": "any",
             "server_settings": {"application_name": self.application_name, **self.options},

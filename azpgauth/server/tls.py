@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from azpgauth.server.roots import Roots
+    from azpgauth.server.targets import Server
 
 __all__ = ["ENCRYPTING", "NO_ROOTS", "SslMode", "Tls"]
 
@@ -34,7 +35,9 @@ class Tls:
 
     mode: SslMode
     roots: Roots
-    _contexts: dict[str, ssl.SSLContext] = field(default_factory=dict, repr=False, compare=False)
+    _contexts: dict[tuple[str, str | None], ssl.SSLContext] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def verifies(self) -> bool:
@@ -46,29 +49,53 @@ class Tls:
         path = (roots or self.roots.path) if self.verifies else NO_ROOTS
         return {"sslmode": self.mode, "sslrootcert": path}
 
-    def context(self, roots: str | None = None) -> ssl.SSLContext | Literal["prefer"] | bool:
-        """What asyncpg's `ssl` takes: one context, made once; reads the file of roots then."""
+    def context(
+        self, roots: str | None = None, server: Server | None = None
+    ) -> ssl.SSLContext | Literal["prefer"] | bool:
+        """What asyncpg's `ssl` takes: one context, made once; reads the file of roots then.
+
+        Args:
+            roots: The file to use now.
+            server: Where it connects; asyncpg would check the certificate against its address.
+        """
         if self.mode == "prefer":
             return "prefer"
         if self.mode == "disable":
             return False
         path = roots or self.roots.path
-        context = self._contexts.get(path)
+        name = server.host if server is not None and server.address else None
+        context = self._contexts.get((path, name))
         if context is None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+            context.name = name
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.check_hostname = self.mode == "verify-full"
             if self.verifies:
                 context.load_verify_locations(path)
             else:
                 context.verify_mode = ssl.CERT_NONE
-            self._contexts[path] = context
+            self._contexts[path, name] = context
         return context
 
-    async def acontext(self, roots: str | None = None) -> ssl.SSLContext | Literal["prefer"] | bool:
+    async def acontext(
+        self, roots: str | None = None, server: Server | None = None
+    ) -> ssl.SSLContext | Literal["prefer"] | bool:
         """As `context`, on an event loop, which reading a file would hold up."""
-        if (roots or self.roots.path) in self._contexts:
-            return self.context(roots)
+        name = server.host if server is not None and server.address else None
+        if (roots or self.roots.path, name) in self._contexts:
+            return self.context(roots, server)
         import asyncio
 
-        return await asyncio.to_thread(self.context, roots)
+        return await asyncio.to_thread(self.context, roots, server)
+
+
+class _Context(ssl.SSLContext):
+    """A context for a server whose name is known, wherever the connection leads."""
+
+    name: str | None = None
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """As in `ssl`, with the server's name."""
+        if self.name is not None:
+            kwargs["server_hostname"] = self.name
+        return super().wrap_bio(*args, **kwargs)

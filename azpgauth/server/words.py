@@ -66,6 +66,14 @@ ROWS: tuple[tuple[re.Pattern[str], Diagnosis], ...] = (
         "managed one",
     ),
     _row(
+        "database",
+        r"server\.target_session_attrs wants",
+        "the server is not the one that server.target_session_attrs wants",
+        "set server.target_session_attrs (AZPG_SERVER_TARGET_SESSION_ATTRS) to any, or to "
+        "prefer-standby for a reader; or name the other server in server.host, too",
+        mended_by=("waiting", "host"),
+    ),
+    _row(
         "identity",
         r"access token has expired",
         "the server says that the token has expired",

@@ -7,11 +7,11 @@ from azpgauth.cli.withheld import is_withheld
 from azpgauth.identity.login import Grant
 from azpgauth.server.plan import ConnectPlan, PoolLimits
 from azpgauth.server.roots import Roots
+from azpgauth.server.targets import Server
 from azpgauth.server.tls import NO_ROOTS, Tls
 
 PLAN = ConnectPlan(
-    hosts=("h",),
-    port=5432,
+    servers=(Server("h", 5432),),
     database="shop",
     application_name="azpgauth",
     connect_timeout=10,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from azpgauth.drivers.driver import ConnectArguments
+    from azpgauth.server.targets import Server
     from azpgauth.settings import Settings
 
 __all__ = ["STEPS", "Check", "StepError", "step_error", "unexpected"]
@@ -45,7 +46,10 @@ Found = dict[str, Any]
 
 _QUERY = (
     "select current_setting('server_version'), current_user::text, pg_is_in_recovery(), "
-    "(select version from pg_stat_ssl where pid = pg_backend_pid()), pg_backend_pid()"
+    "(select version from pg_stat_ssl where pid = pg_backend_pid()), pg_backend_pid(), "
+    # Where all that came was replayed, nothing is missing, however old the last transaction.
+    "case when pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() then 0 "
+    "else extract(epoch from now() - pg_last_xact_replay_timestamp())::float8 end"
 )
 
 
@@ -61,7 +65,7 @@ class Check:
 
     def __init__(self, keywords: Mapping[str, Any]) -> None:
         self._keywords = keywords
-        self._addresses: dict[str, list[str]] = {}
+        self._addresses: dict[Server, list[str]] = {}
         self._reached: list[tuple[str, tuple[str, int]]] = []
         self._sockets = 0
         self._connection: Any = None
@@ -115,20 +119,21 @@ class Check:
     def look_up(self) -> Found:
         """The host's addresses."""
         said: Found = {}
-        for host in self.settings.server.hosts:
+        for server in self.arguments.plan.servers:
+            host = server.host
             if host.startswith("/"):
-                self._addresses[host] = []
+                self._addresses[server] = []
                 said[host] = "a socket's folder"
                 continue
             try:
                 answers = socket.getaddrinfo(
-                    host, self.settings.server.port, type=socket.SOCK_STREAM
+                    server.address or host, server.port, type=socket.SOCK_STREAM
                 )
             except (OSError, UnicodeError) as exc:
                 said[host] = f"could not resolve host: {exc}"
             else:
                 found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
-                self._addresses[host] = found
+                self._addresses[server] = found
                 said[host] = ", ".join(found)
         if not self._addresses:
             raise explained("; ".join(f"{host}: {reason}" for host, reason in said.items()))
@@ -136,20 +141,19 @@ class Check:
 
     def reach(self) -> Found:
         """Which addresses answer: for each host, the first that does."""
-        port = self.settings.server.port
         said: Found = {}
-        for host, addresses in self._addresses.items():
-            if host.startswith("/"):
-                path = f"{host}/.s.PGSQL.{port}"
+        for server, addresses in self._addresses.items():
+            if server.host.startswith("/"):
+                path = f"{server.host}/.s.PGSQL.{server.port}"
                 reason = unreachable(to_socket, path, self._patience())
                 said[path] = reason or "answers"
                 self._sockets += reason is None
             for address in addresses:
-                place = address, port
+                place = address, server.port
                 reason = unreachable(to_address, place, self._patience())
-                said[f"{address}:{port}"] = reason or "answers"
+                said[f"{address}:{server.port}"] = reason or "answers"
                 if reason is None:
-                    self._reached.append((host, place))
+                    self._reached.append((server.host, place))
                     break
         if not self._reached and not self._sockets:
             places = "; ".join(f"{place}: {reason}" for place, reason in said.items())
@@ -209,16 +213,20 @@ class Check:
     def query(self) -> Found:
         """What the server says of itself and of this session."""
         try:
-            version, user, standby, tls, process_id = self._row()
+            version, user, standby, tls, process_id, behind = self._row()
         except Exception as exc:  # noqa: BLE001 - any driver's
             raise explained(str(exc).strip() or type(exc).__name__, Status.DATABASE) from None
-        return {
+        raw = _driver_connection(self._connection)
+        found: Found = {
             "server": f"PostgreSQL {version}",
             "role": user,
             "tls": tls or "none",
-            "standby": "yes, writes fail here" if standby else "no",
-            "pooler": "PgBouncer" if process_id != _process_id(self._connection) else "none",
+            "standby": f"yes, {_lag(behind)} behind; writes fail here" if standby else "no",
+            "pooler": "PgBouncer" if process_id != _process_id(raw) else "none",
         }
+        if len(self.arguments.plan.servers) > 1:
+            found["host"] = _place(raw)
+        return found
 
     # -- what they are made of ----------------------------------------------------------------
 
@@ -236,12 +244,28 @@ class Check:
             return tuple(cursor.fetchone())
 
 
-def _process_id(conn: Any) -> int:
-    """The server's process, as the new connection was told: PgBouncer tells a number of its own."""
+def _driver_connection(conn: Any) -> Any:
     conn = getattr(conn, "sync_connection", conn)
-    raw = conn.connection.driver_connection if hasattr(conn, "exec_driver_sql") else conn
+    return conn.connection.driver_connection if hasattr(conn, "exec_driver_sql") else conn
+
+
+def _process_id(raw: Any) -> int:
+    """The server's process, as the new connection was told: PgBouncer tells a number of its own."""
     found: int = raw.get_server_pid() if hasattr(raw, "get_server_pid") else raw.info.backend_pid
     return found
+
+
+def _place(raw: Any) -> str:
+    """Where a connection leads."""
+    if hasattr(raw, "get_server_pid"):
+        host, port = raw._addr[:2]  # noqa: SLF001 - asyncpg has no other way
+    else:
+        host, port = raw.info.host, raw.info.port
+    return f"{host}:{port}"
+
+
+def _lag(seconds: float | None) -> str:
+    return "an unknown time" if seconds is None else f"{seconds:.1f} s"
 
 
 async def _ended(tasks: set[asyncio.Task[Any]]) -> None:

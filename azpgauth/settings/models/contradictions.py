@@ -66,6 +66,25 @@ def _of_options(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
         yield "database.options", reason, f"remove it, and run: {statements}"
 
 
+def _of_lists(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
+    hosts = len(_hosts(values))
+    for name, what in (("port", "ports"), ("hostaddr", "addresses")):
+        value = values.get(("server", name))
+        given = len(value) if isinstance(value, tuple) else 1
+        alone = not isinstance(value, tuple) and (value is None or name == "port")
+        if hosts and not alone and given != hosts:
+            message = f"has {given} of the {hosts} {what} that server.host needs"
+            action = f"give one for each of the {hosts} hosts"
+            yield f"server.{name}", message, action + (", or one for all" if name == "port" else "")
+
+
+def _of_addresses(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
+    address = values.get(("server", "hostaddr"))
+    if address is not None and any(host.startswith("/") for host in _hosts(values)):
+        message = "is an address, and server.host names the folder of a socket, which has none"
+        yield "server.hostaddr", message, "remove it, or name the server in server.host"
+
+
 def _of_clouds(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
     clouds = {host: cloud for host in _hosts(values) if (cloud := cloud_of(host))}
     names = sorted(set(clouds.values()))
@@ -89,7 +108,7 @@ def _of_protection(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
         if with_token:
             message = "could send the token in clear"
             yield "server.sslmode", message, f"{better}credential.kind password and none"
-        elif not all(_is_local(host) for host in _hosts(values)):
+        elif not all(_is_local(place) for place in (*_hosts(values), *_addresses(values))):
             message = "sends everything in clear, and to another machine"
             yield "server.sslmode", message, f"{better}this machine's own addresses and sockets"
     if with_token and any(host.startswith("/") for host in _hosts(values)):
@@ -120,6 +139,11 @@ def _hosts(values: Mapping[tuple[str, str], Any]) -> tuple[str, ...]:
     return (host,) if isinstance(host, str) else tuple(host)
 
 
+def _addresses(values: Mapping[tuple[str, str], Any]) -> tuple[str, ...]:
+    address = values.get(("server", "hostaddr")) or ()
+    return (address,) if isinstance(address, str) else tuple(address)
+
+
 def _is_local(host: str) -> bool:
     if host.startswith("/") or host.lower() == "localhost":
         return True
@@ -137,5 +161,6 @@ def is_address(name: str) -> bool:
 
 _CHECKS = (
     *(_of_pool, _of_driver, _of_keepalives, _of_options),
+    *(_of_lists, _of_addresses),
     *(_of_clouds, _of_protection, _of_identity, _of_user),
 )

@@ -5,11 +5,9 @@ The descriptions are what users read: keep them to one line that says meaning an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from unicodedata import normalize
 
 from pydantic import (
     BeforeValidator,
@@ -24,8 +22,9 @@ from azpgauth.runtime.drivers import DRIVERS, Dialect, DriverName
 from azpgauth.runtime.printable import either
 from azpgauth.runtime.redacted import MASK
 from azpgauth.server.clouds import cloud_of, is_pooled
+from azpgauth.server.targets import TARGETS, Server, Target, is_reader
 from azpgauth.settings.models.closed import Closed
-from azpgauth.settings.models.contradictions import contradictions, is_address
+from azpgauth.settings.models.contradictions import contradictions
 from azpgauth.settings.models.credential import (
     FIELDS,
     KINDS,
@@ -41,6 +40,7 @@ from azpgauth.settings.models.fields import (
     Whole,
     no_bool,
 )
+from azpgauth.settings.models.places import Address, Host, Port  # noqa: TC001 - pydantic reads them
 from azpgauth.settings.models.secret import hidden, sealed
 
 if TYPE_CHECKING:
@@ -57,51 +57,6 @@ __all__ = [
 ]
 
 
-def _no_host(reason: str) -> PydanticCustomError:
-    action = "give the host's name alone, such as shop.postgres.database.azure.com"
-    return PydanticCustomError("host", "{reason}", {"reason": reason, "action": action})
-
-
-def _hosts(value: object) -> object:
-    """One name, or several from a comma-separated string."""
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, (list, tuple)) or not all(isinstance(each, str) for each in given):
-        raise _no_host("is not a name, nor a list of names")
-    names = [name.strip() for each in given for name in each.split(",")]
-    if not names:
-        raise _no_host("has no name in it")
-    names = [_checked_host(name) for name in names]
-    return names[0] if len(names) == 1 else tuple(names)
-
-
-def _checked_host(name: str) -> str:
-    if not name:
-        raise _no_host("a host's name is empty")
-    if "://" in name:
-        raise _no_host("is a URL")
-    if "@" in name:
-        raise _no_host("holds a user; that goes into database.user, and a password into no host")
-    if "$" in name:
-        raise _no_host("is not a host's name: variables in it are not replaced")
-    if name.startswith("/"):
-        return name
-    address, _, zone = name.strip("[]").partition("%")
-    if is_address(address) and (not zone or re.fullmatch(r"[\w.-]+", zone)):
-        return name.strip("[]")
-    if ":" in name:
-        raise _no_host("holds a port; that goes into server.port")
-    if not all(map(_may_be_in_a_name, normalize("NFKC", name))):
-        raise _no_host("is not a host's name")
-    return name
-
-
-def _may_be_in_a_name(char: str) -> bool:
-    # Names of other scripts than ASCII's are for the resolver to judge.
-    if char.isascii():
-        return char.isalnum() or char in "-._"
-    return char.isprintable() and not char.isspace()
-
-
 def _sslmode(value: object) -> object:
     if value == "verify-all":
         raise PydanticCustomError(
@@ -116,7 +71,6 @@ def _root(value: object) -> object:
     return None if value == "auto" else value
 
 
-Host = Annotated[str | tuple[str, ...], BeforeValidator(_hosts)]
 Span = Annotated[int, Field(ge=0, le=32767), BeforeValidator(no_bool)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(no_bool)]
 
@@ -128,7 +82,30 @@ class ServerSettings(Section):
         description="The server's name; several, separated by commas, are tried in their order.",
         examples=["shop.postgres.database.azure.com"],
     )
-    port: Whole = Field(5432, ge=1, le=65535, description="The TCP port; 6432 is PgBouncer.")
+    port: Port = Field(
+        5432,
+        description=("The TCP port, or one for each host, separated by commas; 6432 is PgBouncer."),
+    )
+    hostaddr: Address | None = Field(
+        None,
+        description=(
+            "An IP address for each host, to connect to in its place, as through a tunnel; the "
+            "certificate is checked against the host's name."
+        ),
+        examples=["127.0.0.1"],
+    )
+    target_session_attrs: Target | None = Field(
+        None,
+        description=(
+            f"Which of the servers is wanted: {either(TARGETS)}; by default a primary if there "
+            "is one, else a standby."
+        ),
+        examples=["read-write"],
+    )
+    load_balance_hosts: Literal["disable", "random"] = Field(
+        "disable",
+        description="Whether each connection tries the hosts in another order: disable or random.",
+    )
     sslmode: Annotated[
         Literal["verify-full", "verify-ca", "require", "prefer", "disable"],
         BeforeValidator(_sslmode),
@@ -152,7 +129,10 @@ class ServerSettings(Section):
         10,
         ge=1,
         le=3600,
-        description="Seconds for one attempt to connect, and for all attempts at start-up.",
+        description=(
+            "Seconds for one attempt to connect to a host, and for all attempts at start-up, times "
+            "the number of hosts."
+        ),
     )
     keepalives_idle: Span = Field(
         15,
@@ -197,6 +177,22 @@ class ServerSettings(Section):
     def pooled(self) -> bool | None:
         """Whether PgBouncer stands between: as set, or by the port; None is to be found out."""
         return is_pooled(self.pooler, self.port)
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """Each host with its port and address."""
+        hosts = self.hosts
+        ports = self.port if isinstance(self.port, tuple) else (self.port,) * len(hosts)
+        found = self.hostaddr
+        addresses = found if isinstance(found, tuple) else (found,) * len(hosts)
+        return tuple(map(Server, hosts, ports, addresses))
+
+    @property
+    def target(self) -> Target | None:
+        """Which server is wanted: as set; any where all are readers; None prefers a primary."""
+        if self.target_session_attrs is None and all(map(is_reader, self.hosts)):
+            return "any"
+        return self.target_session_attrs
 
     @property
     def cloud_name(self) -> str:

@@ -1,0 +1,375 @@
+"""Makes the connections of one pool: at the right one of its servers, signed in, and kept right.
+
+One loop over the servers, for every driver: a driver is given one at an attempt. What decides is in
+`server.targets`; what is asked of a connection goes through `asking`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from math import ceil
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from azpgauth.drivers.asking import PING
+from azpgauth.drivers.checks import left, patience, used_lately
+from azpgauth.drivers.inherited import Connections
+from azpgauth.drivers.pooler import Pooler
+from azpgauth.drivers.signin import add_notes, notes_on, shown, signed_in, words_of
+from azpgauth.errors import AzpgauthError
+from azpgauth.runtime.forks import renew_in_child
+from azpgauth.server.diagnosis import mends, retry_delay
+from azpgauth.server.targets import (
+    QUESTION,
+    Fit,
+    Report,
+    fit,
+    in_order,
+    keeps,
+    parsed_rows,
+    unmet,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from azpgauth.drivers.asking import Asking
+    from azpgauth.drivers.driver import ConnectArguments
+    from azpgauth.identity.login import Grant
+    from azpgauth.runtime.waiting import Wait
+    from azpgauth.server.targets import Server, Target
+
+__all__ = ["Attempt", "Connector"]
+
+logger = logging.getLogger("azpgauth.targets")
+
+LOOK = 5.0
+"""Seconds between two looks for a primary, while a pool has standbys only."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one connect goes with.
+
+    Attributes:
+        server: Where.
+        grant: As whom.
+        roots: The file of trusted roots.
+        seconds: The limit.
+        statements: Whether the connection may make named prepared statements.
+    """
+
+    server: Server
+    grant: Grant
+    roots: str
+    seconds: int
+    statements: bool
+
+
+_Failed: TypeAlias = "tuple[Server, BaseException]"
+
+
+@dataclass
+class _Round:
+    """What one round over the servers came to: a connection, or why there is none.
+
+    Attributes:
+        conn: The connection.
+        server: Where it leads.
+        fit: How well that fits.
+        failed: What each of the others said.
+        unmet: The first one of those that answered, and is not what was wanted.
+    """
+
+    conn: Any = None
+    server: Server | None = None
+    fit: Fit = Fit.UNMET
+    failed: list[_Failed] = field(default_factory=list)
+    unmet: _Failed | None = None
+
+
+class Connector:
+    """Makes the connections of one pool or, without a pool, one.
+
+    Args:
+        arguments: What to connect with.
+        asking: How the driver's connections are asked.
+        pooled: Whether there is a pool.
+        raw: The driver's own connection in what its connect gives.
+
+    Attributes:
+        failed: What is to be said of the last connect, if it failed.
+    """
+
+    def __init__(
+        self,
+        arguments: ConnectArguments,
+        asking: Asking,
+        *,
+        pooled: bool = True,
+        raw: Callable[[Any], Any] = lambda conn: conn,
+    ) -> None:
+        self._plan = arguments.plan
+        self._login = arguments.login
+        self._asking = asking
+        self._raw = raw
+        self._pooler = Pooler(arguments, asks=pooled, warns=asking.names_statements)
+        self._connections = Connections()
+        self._connect: Callable[[Attempt], Any] | None = None
+        self._had_primary = False
+        self._looked_at = 0.0
+        self._warned = False
+        self.failed: list[str] = []
+        self.begin_process()
+        renew_in_child(self)
+
+    def begin_process(self) -> None:
+        """In a child after fork: a connection that waits here is the parent's."""
+        self._ready: deque[Any] = deque()
+
+    def put(self, conn: Any) -> None:
+        """A connection that is there already: the next one that is made is this."""
+        self._ready.append(conn)
+
+    def take(self) -> Any:
+        """The connection that is there already, if there is one."""
+        try:
+            return self._ready.pop()  # atomic: a pool's workers race for it
+        except IndexError:
+            return None
+
+    async def connect(
+        self, connect: Callable[[Attempt], Any], wait: Wait, seconds: float | None = None
+    ) -> Any:
+        """A connection to the right server.
+
+        Args:
+            connect: Makes one connection, to one server.
+            wait: How to wait.
+            seconds: The limit for all; by default the settings' for each server.
+
+        Raises:
+            Exception: What `connect` raised, or the driver's error for an unmet target; what the
+                other servers said is in its notes.
+        """
+        if (ready := self.take()) is not None:
+            return ready
+        self._connect = connect
+        longest = self._plan.connect_timeout * len(self._plan.servers)
+        until = time.monotonic() + left(longest if seconds is None else min(seconds, longest))
+        try:
+            conn = await self._rounds(wait, until)
+        except Exception as exc:
+            said = f"the last connect failed: {shown(exc)}"
+            self.failed[:] = [said, *getattr(exc, "__notes__", ())]
+            raise
+        self.failed.clear()
+        return conn
+
+    async def good(self, conn: Any, used_at: float, seconds: float, wait: Wait) -> bool:
+        """Whether a connection can be handed out; if not, all older ones are no better.
+
+        Args:
+            conn: The driver's own connection, idle.
+            used_at: When it was used last, by `time.monotonic`.
+            seconds: How long whoever asks for it may be held; a new one must fit in as well.
+            wait: How to wait.
+        """
+        if self.fresh(conn, used_at):
+            return True
+        if self._asking.closed(conn):
+            return False
+        asks = self._asks
+        if used_lately(used_at):
+            report = Report() if asks else self._asking.report(conn)
+        else:
+            question = QUESTION if asks else PING
+            rows = await self._asking.rows(conn, question, patience(left(seconds)), wait)
+            if rows is None:
+                return False
+            report = parsed_rows(rows) if asks else self._asking.report(conn)
+        if not keeps(self._plan.target, report):
+            return False
+        return not (self._looks(report) and await self._primary_is_there(left(seconds), wait))
+
+    def fresh(self, conn: Any, used_at: float) -> bool:
+        """As `good`, where that is clear at once: after its last use, at the right server.
+
+        Args:
+            conn: The driver's own connection, idle.
+            used_at: When it was used last.
+        """
+        if not used_lately(used_at) or self._asking.closed(conn):
+            return False
+        if self._plan.target == "any" or self._asks:
+            return True
+        return fit(self._plan.target, self._asking.report(conn)) is Fit.GOOD
+
+    @property
+    def _asks(self) -> bool:
+        """Whether servers have to be asked: behind PgBouncer, what is reported is another's."""
+        return bool(self._pooler.between) and self._plan.target != "any"
+
+    # -- making one --------------------------------------------------------------------------
+
+    async def _rounds(self, wait: Wait, until: float) -> Any:
+        """A connection: from the first round over the servers that comes to one."""
+        count = 0
+        while True:
+            found = await self._round(wait, until, self._plan.target)
+            if found.conn is not None:
+                self._says(found)
+                return found.conn
+            count += 1
+            again = len(self._plan.servers) > 1 or found.unmet is not None
+            passing = any(mends("waiting", words_of(error)) for _, error in found.failed)
+            pause = retry_delay(count, until - time.monotonic()) if again and passing else None
+            if pause is None:
+                # What answered is nearest to what was wanted.
+                raise _with_others(*(found.unmet or found.failed[-1]), found.failed)
+            await wait.sleep(pause)
+
+    async def _round(self, wait: Wait, until: float, target: Target | None) -> _Round:
+        """Each server once, until one fits.
+
+        Args:
+            wait: How to wait.
+            until: When the time is over. None of them can use up what the others need.
+            target: What is wanted.
+        """
+        found = _Round()
+        servers = in_order(self._plan.servers, randomly=self._plan.load_balance)
+        try:
+            for number, server in enumerate(servers):
+                share = (until - time.monotonic()) / (len(servers) - number)
+                seconds = max(ceil(min(self._plan.connect_timeout, share)), 1)
+                try:
+                    conn, report = await self._one(server, seconds, wait)
+                except Exception as exc:  # noqa: BLE001 - of any driver
+                    passes = not isinstance(exc, AzpgauthError) and mends("host", words_of(exc))
+                    if not passes and found.conn is None:
+                        raise _with_others(server, exc, found.failed) from None
+                    found.failed.append((server, exc))
+                    continue
+                if await self._took(found, server, conn, fit(target, report), wait):
+                    break
+                if fit(target, report) is Fit.UNMET:
+                    error = self._asking.unmet(unmet(server, target, report))
+                    add_notes(error, notes_on(error, self._login))
+                    found.failed.append((server, error))
+                    found.unmet = found.unmet or found.failed[-1]
+        except BaseException:
+            if found.conn is not None:
+                await wait.call(found.conn.close)
+            raise
+        return found
+
+    async def _took(self, found: _Round, server: Server, conn: Any, how: Fit, wait: Wait) -> bool:
+        """Keep a new connection if it is the best by now; whether there can be no better one."""
+        surplus = conn
+        if how is Fit.GOOD or (how is Fit.WILL_DO and found.conn is None):
+            surplus, found.conn = found.conn, conn
+            found.server, found.fit = server, how
+        if surplus is not None:
+            await wait.call(surplus.close)
+        return how is Fit.GOOD
+
+    async def _one(self, server: Server, seconds: int, wait: Wait) -> tuple[Any, Report]:
+        """A connection to this server, and what that says of itself."""
+        connect = self._connect
+        assert connect is not None  # noqa: S101 - `connect` has set it
+        while True:
+            statements = self._pooler.named_statements
+
+            def attempt(grant: Grant, roots: str, statements: bool = statements) -> Any:
+                return connect(Attempt(server, grant, roots, seconds, statements))
+
+            conn = await signed_in(self._login, self._plan.tls.roots, attempt, wait)
+            try:
+                raw = self._raw(conn)
+                self._asking.settle(raw, self._plan.keepalives)
+                self._connections.add(raw)
+                await self._find_pooler(raw, seconds, wait)
+                off = statements and not self._pooler.named_statements
+                if not off or self._asking.without_statements(raw):
+                    return conn, await self._report(raw, seconds, wait)
+            except BaseException:
+                await wait.call(conn.close)
+                raise
+            await wait.call(conn.close)  # it could make some, and cannot be told not to
+
+    async def _find_pooler(self, raw: Any, seconds: float, wait: Wait) -> None:
+        own = self._asking.process_id(raw)
+        if self._pooler.has_to_ask(own):
+            question = f"select where pg_backend_pid() = {own}"
+            rows = await self._asking.rows(raw, question, seconds, wait)
+            if rows is None:
+                raise TimeoutError(f"timed out after {seconds} s")
+            self._pooler.heard(direct=rows == 1)
+
+    async def _report(self, raw: Any, seconds: float, wait: Wait) -> Report:
+        """What a new connection's server says of itself; it is asked only where that matters."""
+        report = Report() if self._pooler.between else self._asking.report(raw)
+        wanted = self._plan.target is not None or len(self._plan.servers) > 1
+        if report.standby is not None or not wanted or self._plan.target == "any":
+            return report
+        rows = await self._asking.rows(raw, QUESTION, seconds, wait)
+        if rows is None:
+            raise TimeoutError(f"timed out after {seconds} s")
+        return parsed_rows(rows)
+
+    # -- without a target --------------------------------------------------------------------
+
+    def _says(self, found: _Round) -> None:
+        """Say once that there is no primary, where one would be preferred."""
+        if self._plan.target is not None:
+            return
+        if found.fit is Fit.GOOD:
+            self._had_primary = True
+            return
+        self._looked_at = time.monotonic()
+        if not self._warned:
+            self._warned = True
+            others = "".join(f"; {server}: {shown(error)}" for server, error in found.failed)
+            logger.warning(
+                "there is no primary at %s: %s, a standby, takes its place, and refuses to write; "
+                "set server.target_session_attrs to primary to have none, or to prefer-standby or "
+                "any to say that it is meant%s",
+                self._plan.where,
+                found.server,
+                others,
+            )
+
+    def _looks(self, report: Report) -> bool:
+        """Whether it is time to look for a primary."""
+        if self._plan.target is not None or report.standby is None:
+            return False
+        if not report.standby:
+            self._had_primary = True
+            return False
+        due = time.monotonic() - self._looked_at >= LOOK
+        return due and (self._had_primary or len(self._plan.servers) > 1)
+
+    async def _primary_is_there(self, seconds: float, wait: Wait) -> bool:
+        """Look for a primary; the connection to it is the next one that is made."""
+        self._looked_at = time.monotonic()
+        if self._connect is None:
+            return False
+        try:
+            found = await self._round(wait, self._looked_at + patience(seconds), "primary")
+        except Exception as exc:  # noqa: BLE001 - the standby goes on
+            logger.debug("no primary was found: %s", shown(exc))
+            return False
+        if found.conn is not None:
+            self.put(found.conn)
+        return found.conn is not None
+
+
+def _with_others(server: Server, error: BaseException, failed: Iterable[_Failed]) -> BaseException:
+    """An error that tells also what the other servers said."""
+    others = [f"{each}: {shown(said)}" for each, said in failed if each != server]
+    error.elsewhere = others  # type: ignore[attr-defined]  # for whoever explains it
+    add_notes(error, others)
+    return error
