@@ -63,6 +63,7 @@ _NAMES: dict[Kind, str] = {
     help="Where azure-identity finds the managed identity.",
 )
 @click.option("--pgbouncer", is_flag=True, help="Put a real PgBouncer before PostgreSQL.")
+@click.option("--standby", is_flag=True, help="Add a hot standby; the environment names both.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def sandbox(
     env_file: Path | None,
@@ -70,6 +71,7 @@ def sandbox(
     kind: Kind | None,
     endpoint: Endpoint,
     pgbouncer: bool,
+    standby: bool,
     command: tuple[str, ...],
 ) -> None:
     """Run COMMAND with a local Entra ID and PostgreSQL, and return its status.
@@ -90,7 +92,7 @@ def sandbox(
         with _signals_end():
             identity = Identity(_NAMES[kind], kind=kind) if kind else None
             box = stack.enter_context(
-                Sandbox(identity=identity, endpoint=endpoint, pgbouncer=pgbouncer)
+                Sandbox(identity=identity, endpoint=endpoint, pgbouncer=pgbouncer, standby=standby)
             )
             environment = box.environment_for(credential, identity=identity)
             if env_file is not None:

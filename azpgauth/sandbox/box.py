@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -30,9 +31,12 @@ except ImportError as exc:
     ) from exc
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typing_extensions import Self
 
     from azpgauth.sandbox.environment import Credential, Endpoint
+    from azpgauth.sandbox.postgres.gateway import Certificate
 
 __all__ = ["Sandbox"]
 
@@ -52,12 +56,16 @@ class Sandbox:
             virtual machine (IMDS).
         pgbouncer: Whether a real PgBouncer stands between gateway and server, where the machine has
             the program; on port 6432 if that is free.
+        standby: Whether there is a hot standby, behind a gateway of its own; the environment names
+            both, the primary first.
 
     Attributes:
         authority: Hands out tokens; has faults and counts.
         directory: Who is known to the authority, with secrets, certificates and federated tokens.
         gateway: Takes connections; has faults and counts.
-        server: PostgreSQL itself.
+        server: PostgreSQL itself; of two, the primary.
+        standby: The standby, if there is one.
+        standby_gateway: Takes connections to the standby.
         pgbouncer: PgBouncer, if there is one.
         issuer: Signs tokens and checks them.
         identity: Who signs in.
@@ -80,6 +88,7 @@ class Sandbox:
         identity: Identity | None = None,
         endpoint: Endpoint = "app-service",
         pgbouncer: bool = False,
+        standby: bool = False,
     ) -> None:
         self.identity = identity or Identity()
         self.service_principal = (
@@ -90,6 +99,11 @@ class Sandbox:
         self.endpoint = endpoint
         self._pooled = pgbouncer
         self.pgbouncer: PgBouncer | None = None
+        self._wants_standby = standby
+        self.standby: Server | None = None
+        self.standby_gateway: Gateway | None = None
+        self._poolers: dict[Server, PgBouncer] = {}
+        self._moving: threading.Timer | None = None
         self._members: dict[Identity, Identity] = {}
         self._stack = ExitStack()
         self._lock = threading.Lock()
@@ -140,22 +154,87 @@ class Sandbox:
         self.authority = Authority(self.issuer, self.directory, speaking, good, folder)
         self._stack.callback(self.authority.stop)
         self.authority.start()
+        if self._wants_standby:
+            self.standby = Server(folder / "standby")
+            self._stack.callback(self.standby.stop)
+            self.standby.start_as_standby_of(self.server)
         if self._pooled:
-            self.pgbouncer = PgBouncer(folder, self.server.options)
-            self._stack.callback(self.pgbouncer.stop)
-            self.pgbouncer.start()
-        self.gateway = Gateway(
+            self._start_poolers(folder)
+        self._certificates: dict[Certificate, Path] = {
+            "good": good,
+            "other-name": ours.issue(folder / "other-name.pem", "other.example"),
+            "unknown-ca": foreign.issue(folder / "unknown-ca.pem", *local),
+        }
+        self.gateway = self._gateway(self.server, PORT if self.pgbouncer and _is_free(PORT) else 0)
+        if self.standby is not None:
+            self.standby_gateway = self._gateway(self.standby, 0)
+            self._stack.callback(self._stay)
+
+    def _start_poolers(self, folder: Path) -> None:
+        """One before each server, as on Azure."""
+        self.pgbouncer = self._poolers[self.server] = PgBouncer(folder, self.server.options)
+        if self.standby is not None:
+            pooler = PgBouncer(folder / "standby", self.standby.options)
+            self._poolers[self.standby] = pooler
+        for each in self._poolers.values():
+            self._stack.callback(each.stop)
+            each.start()
+
+    def _gateway(self, server: Server, port: int) -> Gateway:
+        gateway = Gateway(
             lambda password, role: self.issuer.refusal(password, role, self.roles),
-            self.pgbouncer.socket if self.pgbouncer else self.server.socket,
-            {
-                "good": good,
-                "other-name": ours.issue(folder / "other-name.pem", "other.example"),
-                "unknown-ca": foreign.issue(folder / "unknown-ca.pem", *local),
-            },
-            PORT if self.pgbouncer and _is_free(PORT) else 0,
+            self._place(server),
+            self._certificates,
+            port,
         )
-        self._stack.callback(self.gateway.stop)
-        self.gateway.start()
+        self._stack.callback(gateway.stop)
+        gateway.start()
+        return gateway
+
+    def _place(self, server: Server) -> str:
+        return self._poolers[server].socket if server in self._poolers else server.socket
+
+    def switchover(self, lag: float | None = 0.0, *, pause: float = 0.0) -> None:
+        """Make the standby the primary, and the primary its standby; less than a second.
+
+        Nothing that was written is lost. The names, which are the gateways, follow as in DNS:
+        each leads to the other server then.
+
+        Args:
+            lag: Seconds for which the names still lead to where they led; None: for good, as the
+                names of two servers do that are no endpoints of Azure's.
+            pause: Seconds without a primary in between, as in a failover.
+
+        Raises:
+            AzpgauthError: There is no standby.
+
+        Example:
+            >>> with Sandbox(standby=True) as box:  # doctest: +SKIP
+            ...     box.switchover(lag=4)
+        """
+        if self.standby is None:
+            raise AzpgauthError("there is no standby: start it as Sandbox(standby=True)")
+        self._stay()
+        old, new = self.server, self.standby
+        old.end()
+        time.sleep(pause)
+        new.promote()
+        self.server, self.standby = new, old
+        old.follow(new)
+        if lag is not None:
+            self._moving = threading.Timer(lag, self._move)
+            self._moving.daemon = True
+            self._moving.start()
+
+    def _move(self) -> None:
+        """Have each name lead to where it should."""
+        self.gateway.lead_to(self._place(self.server))
+        if self.standby is not None and self.standby_gateway is not None:
+            self.standby_gateway.lead_to(self._place(self.standby))
+
+    def _stay(self) -> None:
+        if self._moving is not None:
+            self._moving.cancel()
 
     def create_role(self, identity: Identity) -> None:
         """Make the PostgreSQL role of an identity, as `pgaadauth_create_principal` does.
@@ -178,8 +257,11 @@ class Sandbox:
     def reset(self) -> None:
         """No faults, nothing counted: as if newly started, but for what is in the database."""
         self.authority.reset()
-        self.gateway.reset()
-        self.gateway.listen()
+        self._stay()
+        self._move()
+        for gateway in filter(None, (self.gateway, self.standby_gateway)):
+            gateway.reset()
+            gateway.listen()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -215,10 +297,11 @@ class Sandbox:
             identity = who = self._member(who)
         elif identity is not None and identity not in self.directory:
             self.add(identity)
+        gateways = [self.gateway, *filter(None, [self.standby_gateway])]
         direct = [*os.environ.get("NO_PROXY", "").split(","), "localhost", "127.0.0.1"]
         return {
-            "AZPG_SERVER_HOST": "localhost",
-            "AZPG_SERVER_PORT": str(self.gateway.port),
+            "AZPG_SERVER_HOST": ",".join("localhost" for _ in gateways),
+            "AZPG_SERVER_PORT": ",".join(str(gateway.port) for gateway in gateways),
             "AZPG_SERVER_SSLROOTCERT": str(self._root),
             "AZPG_DATABASE_NAME": DATABASE,
             **self._user(who),

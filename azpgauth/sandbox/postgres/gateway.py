@@ -98,6 +98,14 @@ class Gateway:
         if not self._loop.is_running():
             self._loop.close()
 
+    def lead_to(self, server: str) -> None:
+        """Lead new connections to another server.
+
+        Args:
+            server: The path of its socket.
+        """
+        self._server = server
+
     def listen(self) -> None:
         """Listen (again), on the same port."""
         self._do(self._listen())

@@ -45,6 +45,8 @@ _SPEEDY = {
     "full_page_writes": "off",
     "synchronous_commit": "off",
     "max_connections": "500",
+    "wal_keep_size": "64MB",
+    "wal_retrieve_retry_interval": "100ms",
     "listen_addresses": "",
     "logging_collector": "off",
 }
@@ -98,6 +100,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._janitor: subprocess.Popen[bytes] | None = None
         self._options: dict[str, Any] = {}
+        self._primary: Path | None = None
         self.socket = str(folder / ".s.PGSQL.5432")
 
     def start(self) -> None:
@@ -107,22 +110,10 @@ class Server:
             MissingDriverError: The wheel is not installed.
             AzpgauthError: The server did not start; the message has the end of its log.
         """
-        self._folder.mkdir(mode=0o700)
-        self._janitor = subprocess.Popen(
-            ["/bin/sh", "-c", _JANITOR, "sh", str(self._folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._make_folder()
         programs = self._programs()
         self._data.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            # PostgreSQL refuses to run as root.
-            self._options = {"user": _NOBODY, "group": _group(), "extra_groups": []}
-            shutil.chown(self._data, _NOBODY)
-            shutil.chown(self._folder, _NOBODY)
-            self._folder.chmod(0o711)
+        self._own(self._data)
         self._run(
             programs / "initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8",
             "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C",
@@ -132,6 +123,43 @@ class Server:
         self._launch()
         for database in ("template1", "postgres"):
             self.execute(_TLS_AS_SEEN, database)
+
+    def start_as_standby_of(self, primary: Server) -> None:
+        """Start it as a copy of another server, which stops for that moment, and follow that.
+
+        Args:
+            primary: The other server, running.
+        """
+        self._make_folder()
+        self._postgres = primary._postgres
+        primary._end()
+        shutil.copytree(primary._data, self._data)
+        for path in (self._data, *self._data.rglob("*")):
+            self._own(path)
+        primary._launch()
+        self.follow(primary)
+
+    def follow(self, primary: Server) -> None:
+        """Start it again as a standby, of another server that has all that this one has.
+
+        Args:
+            primary: The other server, running.
+        """
+        self._end()
+        signal_file = self._data / "standby.signal"
+        signal_file.touch()
+        self._own(signal_file)
+        self._primary = primary._folder
+        self._launch()
+
+    def end(self) -> None:
+        """Stop it, cutting all connections; what it wrote has reached its standby then."""
+        self._end()
+
+    def promote(self) -> None:
+        """Make a standby a primary."""
+        self.execute("select pg_promote()")
+        self._primary = None
 
     def stop(self) -> None:
         """Stop it and remove its folder."""
@@ -159,8 +187,30 @@ class Server:
         """Run statements as the superuser."""
         wire.execute(self.socket, sql, database)
 
+    def _make_folder(self) -> None:
+        self._folder.mkdir(mode=0o700)
+        self._janitor = subprocess.Popen(
+            ["/bin/sh", "-c", _JANITOR, "sh", str(self._folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        if os.geteuid() == 0:
+            # PostgreSQL refuses to run as root.
+            self._options = {"user": _NOBODY, "group": _group(), "extra_groups": []}
+            self._folder.chmod(0o711)
+        self._own(self._folder)
+
+    def _own(self, path: Path) -> None:
+        """Give a file or folder to whoever PostgreSQL runs as."""
+        if "user" in self._options:
+            shutil.chown(path, self._options["user"])
+
     def _launch(self) -> None:
         settings = {"unix_socket_directories": str(self._folder), **_SPEEDY}
+        if self._primary is not None:
+            settings["primary_conninfo"] = f"host={self._primary} user=postgres"
         arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
