@@ -9,6 +9,7 @@ import pytest
 from azpgauth import ConnectError, SettingsError
 from azpgauth.identity.azure import forget
 from azpgauth.sandbox import Sandbox
+from azpgauth.sandbox.postgres.pgbouncer import program
 
 RECOVERY = "select pg_is_in_recovery()"
 
@@ -266,3 +267,39 @@ def test_lists_that_do_not_fit(two, server, setting):
         load_settings(server={"host": "a", "port": 5432, **server})
     assert [each.setting for each in caught.value.problems] == [setting]
     assert caught.value.problems[0].action
+
+
+@pytest.fixture(scope="module")
+def running_pooled():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("azpgauth.sandbox.box.PORT", 0)
+        box = Sandbox(standby=True, pgbouncer=True)
+        box.start()
+    yield box
+    box.stop()
+
+
+@pytest.mark.skipif(program() is None, reason="the machine has no PgBouncer")
+@pytest.mark.thorough
+@pytest.mark.parametrize("target", [None, "read-write"])
+def test_behind_pgbouncer_the_server_is_asked(
+    running_pooled, kit, target, monkeypatch, record_property
+):
+    """Clients of PgBouncer stay connected when the server behind it is another one."""
+    for name, value in running_pooled.environment.items():
+        monkeypatch.setenv(name, value)
+    running_pooled.reset()
+    forget()
+    prepare(running_pooled)
+    monkeypatch.setattr("azpgauth.drivers.checks.FRESH", 0)
+    with kit.pool(server={"target_session_attrs": target, "pooler": True}) as pool:
+        writes(kit, pool, 20)
+        running_pooled.switchover(lag=None)
+        seconds, errors = writes(kit, pool, 30)
+        record_property("seconds", round(seconds, 2))
+        record_property("errors", errors)
+        assert kit.row(pool, RECOVERY) == (False,)
+        assert not [each for each in errors if "read-only" in each and target]
+    server = {"target_session_attrs": "standby", "pooler": True}
+    with kit.pool(server=server) as pool:
+        assert kit.row(pool, RECOVERY) == (True,)
