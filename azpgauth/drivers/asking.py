@@ -61,8 +61,8 @@ class Asking(Protocol):
     def without_statements(self, conn: Any) -> bool:
         """Have a new connection make no named statements; whether that can still be."""
 
-    def unmet(self, text: str) -> Exception:
-        """The driver's error for a server that is not the one that is wanted."""
+    def error(self, text: str, *, unmet: bool = False) -> Exception:
+        """The driver's error for a connection that is lost, or that leads to the wrong server."""
 
 
 class _Psycopg:
@@ -94,7 +94,7 @@ class _Psycopg:
         conn.prepare_threshold = None
         return True
 
-    def unmet(self, text: str) -> Exception:
+    def error(self, text: str, *, unmet: bool = False) -> Exception:  # noqa: ARG002 - alike
         import psycopg
 
         return psycopg.OperationalError(text)
@@ -134,6 +134,8 @@ class _Psycopg2:
         return reported(told("in_hot_standby"), told("default_transaction_read_only"))
 
     async def rows(self, conn: Any, question: str, seconds: float, wait: Wait) -> int | None:  # noqa: ARG002 - it blocks
+        from psycopg2 import extensions
+
         if conn.closed:
             return None
         # psycopg2 knows no limit for a query. So its socket is shut down when the time is over,
@@ -146,7 +148,8 @@ class _Psycopg2:
             autocommit = conn.autocommit
             # Else psycopg2 would begin a transaction around it: three round trips instead of one.
             conn.autocommit = True
-            with conn.cursor() as cursor:
+            # Not a cursor of the program's own class, which may do more.
+            with extensions.cursor(conn) as cursor:
                 cursor.execute(question)
                 rows: int = cursor.rowcount
             conn.autocommit = autocommit
@@ -165,7 +168,7 @@ class _Psycopg2:
     def without_statements(self, conn: Any) -> bool:  # noqa: ARG002 - it makes none
         return True
 
-    def unmet(self, text: str) -> Exception:
+    def error(self, text: str, *, unmet: bool = False) -> Exception:  # noqa: ARG002 - alike
         import psycopg2
 
         return psycopg2.OperationalError(text)
@@ -206,10 +209,12 @@ class _Asyncpg:
     def without_statements(self, conn: Any) -> bool:  # noqa: ARG002 - its cache is there already
         return False
 
-    def unmet(self, text: str) -> Exception:
-        from asyncpg.exceptions import TargetServerAttributeNotMatched
+    def error(self, text: str, *, unmet: bool = False) -> Exception:
+        from asyncpg import exceptions
 
-        found: Exception = TargetServerAttributeNotMatched(text)
+        lost = exceptions.ConnectionDoesNotExistError
+        kind = exceptions.TargetServerAttributeNotMatched if unmet else lost
+        found: Exception = kind(text)
         return found
 
 

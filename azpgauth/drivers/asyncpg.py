@@ -8,14 +8,16 @@ import os
 import random
 import time
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.drivers.asking import ASYNCPG
+from azpgauth.drivers.checks import GOODBYE, patience
 from azpgauth.drivers.connector import Connector
 from azpgauth.drivers.inherited import foreign
 from azpgauth.drivers.native import check_native
-from azpgauth.drivers.signin import KeepFresh
+from azpgauth.drivers.signin import KeepFresh, add_notes
 from azpgauth.errors import missing_driver
 from azpgauth.runtime.redacted import Redacted
 from azpgauth.runtime.waiting import ON_LOOP
@@ -101,21 +103,40 @@ class _Pool(Pool):
             raise foreign("Pool")
         deadline = time.monotonic() + timeout
         while True:
-            proxy = await super()._acquire(  # type: ignore[misc]  # not in the stubs
-                max(deadline - time.monotonic(), 0.001)
-            )
-            conn, now = proxy._con, time.monotonic()  # noqa: SLF001 - no other way
-            used_at = self._used_at.get(conn, 0)
-            if now >= self._renew_at.get(conn, 0):
-                await proxy.close()  # gives its place back; the next one there is another
-            elif self._connector.fresh(conn, used_at) or await self._connector.good(
-                conn, used_at, deadline - now, ON_LOOP
-            ):
-                return proxy
-            else:  # so are the others that are idle, most likely
+            try:
+                proxy = await super()._acquire(  # type: ignore[misc]  # not in the stubs
+                    max(deadline - time.monotonic(), 0.001)
+                )
+            except asyncio.TimeoutError as exc:  # TimeoutError itself since Python 3.11
+                if not hasattr(exc, "__notes__"):  # it is the pool's own, not a connect's
+                    add_notes(exc, self._connector.notes())
+                raise
+            conn = proxy._con  # noqa: SLF001 - no other way
+            try:
+                if await self._can_be_used(conn, deadline):
+                    return proxy
                 if not conn.is_closed():
-                    await proxy.close()
-                await self.expire_connections()
+                    # It gives its place back; the next connection there is another one.
+                    with suppress(Exception):
+                        await proxy.close(
+                            timeout=min(patience(deadline - time.monotonic()), GOODBYE)
+                        )
+            except BaseException:
+                conn.terminate()  # a task that was cancelled: its place comes free as well
+                raise
+
+    async def _can_be_used(self, conn: Any, deadline: float) -> bool:
+        """Whether a connection can be handed out; if its server is gone, so are those of others."""
+        now, used_at = time.monotonic(), self._used_at.get(conn, 0)
+        if now >= self._renew_at.get(conn, 0):
+            return False
+        connector = self._connector
+        if connector.fresh(conn, used_at):
+            return True
+        if await connector.good(conn, used_at, deadline - now, ON_LOOP):
+            return True
+        await self.expire_connections()
+        return False
 
     async def release(self, connection: Any, *, timeout: float | None = None) -> None:
         if (conn := getattr(connection, "_con", None)) is not None:
@@ -194,7 +215,7 @@ async def _connect(
             **attempt.server.asyncpg(),
             **attempt.grant.for_asyncpg(),
             ssl=context,
-            timeout=float(attempt.seconds),
+            timeout=attempt.seconds,
         )
 
     return await connector.connect(connect, ON_LOOP, timeout)

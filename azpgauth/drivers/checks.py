@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["checkout", "left", "patience", "used_lately"]
+__all__ = ["GOODBYE", "checkout", "left", "patience", "used_lately"]
 
 FRESH = 0.5
 """Seconds after its last use in which a connection is handed out without a check."""
 
 _SHORTEST, _LONGEST = 0.25, 5.0
 """Seconds of one check, however short or long the time that is left."""
+
+GOODBYE = 1.0
+"""Seconds for closing a connection of asyncpg's, which waits for its server."""
 
 _until: ContextVar[float] = ContextVar("azpgauth_checkout_until", default=float("inf"))
 

@@ -10,17 +10,17 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from math import ceil
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from azpgauth.drivers.asking import PING
 from azpgauth.drivers.checks import left, patience, used_lately
 from azpgauth.drivers.inherited import Connections
 from azpgauth.drivers.pooler import Pooler
+from azpgauth.drivers.preference import Preference
 from azpgauth.drivers.signin import add_notes, notes_on, shown, signed_in, words_of
 from azpgauth.errors import AzpgauthError
 from azpgauth.runtime.forks import renew_in_child
-from azpgauth.server.diagnosis import mends, retry_delay
+from azpgauth.server.diagnosis import diagnose, mends, retry_delay
 from azpgauth.server.targets import (
     QUESTION,
     Fit,
@@ -45,8 +45,8 @@ __all__ = ["Attempt", "Connector"]
 
 logger = logging.getLogger("azpgauth.targets")
 
-LOOK = 5.0
-"""Seconds between two looks for a primary, while a pool has standbys only."""
+_SHORTEST = 0.1
+"""Seconds of one connect, however few are left."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Attempt:
         server: Where.
         grant: As whom.
         roots: The file of trusted roots.
-        seconds: The limit.
+        seconds: The limit; libpq takes whole ones.
         statements: Whether the connection may make named prepared statements.
     """
 
     server: Server
     grant: Grant
     roots: str
-    seconds: int
+    seconds: float
     statements: bool
 
 
@@ -98,9 +98,6 @@ class Connector:
         asking: How the driver's connections are asked.
         pooled: Whether there is a pool.
         raw: The driver's own connection in what its connect gives.
-
-    Attributes:
-        failed: What is to be said of the last connect, if it failed.
     """
 
     def __init__(
@@ -118,10 +115,9 @@ class Connector:
         self._pooler = Pooler(arguments, asks=pooled, warns=asking.names_statements)
         self._connections = Connections()
         self._connect: Callable[[Attempt], Any] | None = None
-        self._had_primary = False
-        self._looked_at = 0.0
-        self._warned = False
-        self.failed: list[str] = []
+        self._preference = Preference(arguments.plan)
+        self._failed: list[str] = []
+        self._began: float | None = None
         self.begin_process()
         renew_in_child(self)
 
@@ -159,14 +155,35 @@ class Connector:
         self._connect = connect
         longest = self._plan.connect_timeout * len(self._plan.servers)
         until = time.monotonic() + left(longest if seconds is None else min(seconds, longest))
+        self._began = time.monotonic()
         try:
             conn = await self._rounds(wait, until)
         except Exception as exc:
             said = f"the last connect failed: {shown(exc)}"
-            self.failed[:] = [said, *getattr(exc, "__notes__", ())]
+            self._failed = [said, *getattr(exc, "__notes__", ())]
             raise
-        self.failed.clear()
+        except BaseException:  # a pool gave up waiting for it
+            self._failed = self._unanswered()
+            raise
+        finally:
+            self._began = None
+        self._failed = []
         return conn
+
+    def notes(self) -> list[str]:
+        """What to say where a pool tells only that it gave no connection in time."""
+        return self._failed or self._unanswered()
+
+    def _unanswered(self) -> list[str]:
+        if self._began is None:
+            return []
+        seconds = time.monotonic() - self._began
+        meaning = diagnose("timed out")
+        return [
+            f"a connect to {self._plan.where} had no answer for {seconds:.1f} s",
+            f"cause: {meaning.cause}",
+            f"to do: {meaning.remedy}",
+        ]
 
     async def good(self, conn: Any, used_at: float, seconds: float, wait: Wait) -> bool:
         """Whether a connection can be handed out; if not, all older ones are no better.
@@ -192,7 +209,8 @@ class Connector:
             report = parsed_rows(rows) if asks else self._asking.report(conn)
         if not keeps(self._plan.target, report):
             return False
-        return not (self._looks(report) and await self._primary_is_there(left(seconds), wait))
+        due = self._preference.is_due(report)
+        return not (due and await self._primary_is_there(left(seconds), wait))
 
     def fresh(self, conn: Any, used_at: float) -> bool:
         """As `good`, where that is clear at once: after its last use, at the right server.
@@ -220,7 +238,7 @@ class Connector:
         while True:
             found = await self._round(wait, until, self._plan.target)
             if found.conn is not None:
-                self._says(found)
+                self._preference.took(found.fit, found.server, found.failed)
                 return found.conn
             count += 1
             again = len(self._plan.servers) > 1 or found.unmet is not None
@@ -244,7 +262,7 @@ class Connector:
         try:
             for number, server in enumerate(servers):
                 share = (until - time.monotonic()) / (len(servers) - number)
-                seconds = max(ceil(min(self._plan.connect_timeout, share)), 1)
+                seconds = max(min(self._plan.connect_timeout, share), _SHORTEST)
                 try:
                     conn, report = await self._one(server, seconds, wait)
                 except Exception as exc:  # noqa: BLE001 - of any driver
@@ -256,8 +274,7 @@ class Connector:
                 if await self._took(found, server, conn, fit(target, report), wait):
                     break
                 if fit(target, report) is Fit.UNMET:
-                    error = self._asking.unmet(unmet(server, target, report))
-                    add_notes(error, notes_on(error, self._login))
+                    error = self._lost(unmet(server, target, report), unmet=True)
                     found.failed.append((server, error))
                     found.unmet = found.unmet or found.failed[-1]
         except BaseException:
@@ -276,7 +293,7 @@ class Connector:
             await wait.call(surplus.close)
         return how is Fit.GOOD
 
-    async def _one(self, server: Server, seconds: int, wait: Wait) -> tuple[Any, Report]:
+    async def _one(self, server: Server, seconds: float, wait: Wait) -> tuple[Any, Report]:
         """A connection to this server, and what that says of itself."""
         connect = self._connect
         assert connect is not None  # noqa: S101 - `connect` has set it
@@ -304,10 +321,26 @@ class Connector:
         own = self._asking.process_id(raw)
         if self._pooler.has_to_ask(own):
             question = f"select where pg_backend_pid() = {own}"
-            rows = await self._asking.rows(raw, question, seconds, wait)
-            if rows is None:
-                raise TimeoutError(f"timed out after {seconds} s")
+            rows = await self._answer(raw, question, seconds, wait)
             self._pooler.heard(direct=rows == 1)
+
+    async def _answer(self, raw: Any, question: str, seconds: float, wait: Wait) -> int:
+        """What a new connection answers with.
+
+        Raises:
+            Exception: It is lost; the driver's own error.
+        """
+        began = time.monotonic()
+        rows = await self._asking.rows(raw, question, seconds, wait)
+        if rows is None:
+            silent = time.monotonic() - began >= seconds
+            raise self._lost("timed out" if silent else "server closed the connection")
+        return rows
+
+    def _lost(self, said: str, *, unmet: bool = False) -> Exception:
+        error = self._asking.error(said, unmet=unmet)
+        add_notes(error, notes_on(error, self._login))
+        return error
 
     async def _report(self, raw: Any, seconds: float, wait: Wait) -> Report:
         """What a new connection's server says of itself; it is asked only where that matters."""
@@ -315,50 +348,15 @@ class Connector:
         wanted = self._plan.target is not None or len(self._plan.servers) > 1
         if report.standby is not None or not wanted or self._plan.target == "any":
             return report
-        rows = await self._asking.rows(raw, QUESTION, seconds, wait)
-        if rows is None:
-            raise TimeoutError(f"timed out after {seconds} s")
-        return parsed_rows(rows)
-
-    # -- without a target --------------------------------------------------------------------
-
-    def _says(self, found: _Round) -> None:
-        """Say once that there is no primary, where one would be preferred."""
-        if self._plan.target is not None:
-            return
-        if found.fit is Fit.GOOD:
-            self._had_primary = True
-            return
-        self._looked_at = time.monotonic()
-        if not self._warned:
-            self._warned = True
-            others = "".join(f"; {server}: {shown(error)}" for server, error in found.failed)
-            logger.warning(
-                "there is no primary at %s: %s, a standby, takes its place, and refuses to write; "
-                "set server.target_session_attrs to primary to have none, or to prefer-standby or "
-                "any to say that it is meant%s",
-                self._plan.where,
-                found.server,
-                others,
-            )
-
-    def _looks(self, report: Report) -> bool:
-        """Whether it is time to look for a primary."""
-        if self._plan.target is not None or report.standby is None:
-            return False
-        if not report.standby:
-            self._had_primary = True
-            return False
-        due = time.monotonic() - self._looked_at >= LOOK
-        return due and (self._had_primary or len(self._plan.servers) > 1)
+        return parsed_rows(await self._answer(raw, QUESTION, seconds, wait))
 
     async def _primary_is_there(self, seconds: float, wait: Wait) -> bool:
         """Look for a primary; the connection to it is the next one that is made."""
-        self._looked_at = time.monotonic()
         if self._connect is None:
             return False
         try:
-            found = await self._round(wait, self._looked_at + patience(seconds), "primary")
+            until = time.monotonic() + patience(seconds)
+            found = await self._round(wait, until, "primary")
         except Exception as exc:  # noqa: BLE001 - the standby goes on
             logger.debug("no primary was found: %s", shown(exc))
             return False

@@ -81,7 +81,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
             with checkout(self.timeout if timeout is None else timeout):
                 return super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
-            add_notes(exc, self.signing.connector.failed)
+            add_notes(exc, self.signing.connector.notes())
             raise
 
     def putconn(self, conn: _C) -> None:
@@ -140,7 +140,7 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
             with checkout(self.timeout if timeout is None else timeout):
                 return await super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
-            add_notes(exc, self.signing.connector.failed)
+            add_notes(exc, self.signing.connector.notes())
             raise
 
     async def putconn(self, conn: Any) -> None:

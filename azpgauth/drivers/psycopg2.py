@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.drivers.asking import PSYCOPG2
@@ -95,7 +96,7 @@ class _Connecting:
             **attempt.server.libpq(),
             **attempt.grant.for_libpq(),
             **self.tls.libpq(attempt.roots),
-            connect_timeout=attempt.seconds,
+            connect_timeout=ceil(attempt.seconds),
         )
         return psycopg2.connect(f"{self.dsn} {fresh}", **self.factories)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.drivers.signin import refuse_proactor
@@ -50,7 +51,7 @@ def libpq_keywords(attempt: Attempt, tls: Tls) -> dict[str, Any]:
         **attempt.server.libpq(),
         **attempt.grant.for_libpq(),
         **tls.libpq(attempt.roots),
-        "connect_timeout": attempt.seconds,
+        "connect_timeout": ceil(attempt.seconds),
     }
     return found if attempt.statements else {**found, "prepare_threshold": None}
 

@@ -10,11 +10,13 @@ import asyncio
 import os
 import time
 import weakref
+from contextlib import suppress
 from inspect import isawaitable
+from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpgauth.drivers.asking import ASKING, ASYNCPG
-from azpgauth.drivers.checks import checkout
+from azpgauth.drivers.checks import GOODBYE, checkout
 from azpgauth.drivers.connector import Connector
 from azpgauth.drivers.inherited import foreign
 from azpgauth.drivers.native import OWNED_BY_LIBPQ, check_native, unfit, with_options
@@ -32,6 +34,7 @@ try:
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
     from sqlalchemy.util import await_only
+    from sqlalchemy.util.concurrency import in_greenlet
 except ImportError as exc:
     raise missing_driver("sqlalchemy", exc) from exc
 
@@ -147,6 +150,8 @@ class _Wiring:
             event.listen(engine, "connect", self._used)
             event.listen(engine, "checkin", self._given_back)
             event.listen(engine, "checkout", self._check)
+        if self._asking is ASYNCPG:
+            event.listen(engine, "close", _say_goodbye)
         event.listen(engine, "engine_disposed", self._disposed)
         self._keep_fresh.end_with(engine)
 
@@ -165,11 +170,11 @@ class _Wiring:
             if asyncpg:
                 context = await_only(plan.tls.acontext(attempt.roots, attempt.server))
                 added |= {**attempt.server.asyncpg(), **attempt.grant.for_asyncpg()}
-                added |= {"ssl": context, "timeout": float(attempt.seconds)}
+                added |= {"ssl": context, "timeout": attempt.seconds}
             else:
                 added |= {**attempt.server.libpq(), **attempt.grant.for_libpq()}
                 added |= plan.tls.libpq(attempt.roots)
-                added["connect_timeout"] = attempt.seconds
+                added["connect_timeout"] = ceil(attempt.seconds)
             if not attempt.statements:
                 added |= _NO_STATEMENTS[self.arguments.dialect]
             return dialect.connect(*cargs, **{**parameters, **added})
@@ -209,8 +214,20 @@ class _Wiring:
 _NO_STATEMENTS: dict[str, dict[str, Any]] = {
     "psycopg": {"prepare_threshold": None},
     "psycopg2": {},
-    "asyncpg": {"statement_cache_size": 0, "prepared_statement_cache_size": 0},
+    "asyncpg": {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": None,
+    },
 }
+
+
+def _say_goodbye(conn: Any, _: Any) -> None:
+    """Close a connection of asyncpg's within a limit: SQLAlchemy waits as long as it takes."""
+    raw = conn.driver_connection
+    if in_greenlet() and not raw.is_closed():
+        with suppress(Exception):
+            await_only(raw.close(timeout=GOODBYE))
 
 
 def _driver_connection(conn: Any) -> Any:
@@ -288,6 +305,7 @@ def _engine(wiring: _Wiring, for_pool: Mapping[str, Any]) -> Any:
     own = arguments.own
     check_native(own, _OWNED, None, "SQLAlchemy's create_engine")
     for_connection = dict(own.pop("connect_args", None) or {})
+    wiring.checks = own.pop("pool_pre_ping", True) is not False  # ours is in its place
     if "poolclass" in for_pool:  # the program's own is in it
         own.pop("poolclass", None)
     check_native(for_connection, _OWNED_BY_CONNECT, None, "the driver's connect")
@@ -309,7 +327,6 @@ def _engine(wiring: _Wiring, for_pool: Mapping[str, Any]) -> Any:
         raise missing_driver(dialect, exc) from exc
     except TypeError as exc:
         raise unfit(exc) from None
-    wiring.checks = own.get("pool_pre_ping") is not False
     wiring.wire(engine.sync_engine if wiring.on_loop else engine)
     return engine
 

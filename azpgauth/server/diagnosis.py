@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["diagnose", "mends", "retry_delay"]
 
+_MISSING_ROLE = re.compile(r'role "([^"]*)" does not exist')
+_OTHER_ROLE = Diagnosis(
+    "the role that the session is to act as does not exist",
+    "check role in database.options (AZPG_DATABASE_OPTIONS)",
+)
 _UNKNOWN = Diagnosis("", "")
 _WRONG_PASSWORD = Diagnosis(
     "the role does not exist on the server, or its password is another",
@@ -43,6 +49,9 @@ def diagnose(
         'the server has no such database'
     """
     found = next((meaning for pattern, meaning in ROWS if pattern.search(message)), _UNKNOWN)
+    missing = _MISSING_ROLE.search(message)
+    if missing and role and not role.startswith(missing[1]):  # the server cuts long names
+        return _OTHER_ROLE
     if "{role}" in found.remedy and not token:
         return _WRONG_PASSWORD
     literal = (role or "ROLE").replace("'", "''")

@@ -14,12 +14,18 @@ if TYPE_CHECKING:
 
 __all__ = ["alter_role", "as_words", "is_option", "parsed"]
 
+# C's isspace, by which the server splits: Python's `\s` has blanks of other scripts, too.
+_BLANK = r" \t\n\r\f\v"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
+
+
+_OF_CONNECTIONS = frozenset({"user", "database", "options", "replication"})
+"""What a connection begins with besides: asyncpg would take one of these for that."""
 
 
 def is_option(name: str) -> bool:
     """Whether PostgreSQL could have a parameter of this name; an extension's has a dot in it."""
-    return _NAME.fullmatch(name) is not None
+    return _NAME.fullmatch(name) is not None and name.lower() not in _OF_CONNECTIONS
 
 
 def parsed(text: str) -> dict[str, str]:
@@ -53,7 +59,7 @@ def parsed(text: str) -> dict[str, str]:
 
 
 def _words(text: str) -> Iterator[str]:
-    for match in re.finditer(r"(?:\\.|[^\s\\])+", text, re.DOTALL):
+    for match in re.finditer(rf"(?:\\.|[^{_BLANK}\\])+", text, re.DOTALL):
         yield re.sub(r"(?s)\\(.)", r"\1", match[0])
 
 
@@ -68,7 +74,8 @@ def as_words(options: Mapping[str, str]) -> str:
         '-c search_path=shop,\\ public'
     """
     return " ".join(
-        f"-c {name}=" + re.sub(r"([\s\\])", r"\\\1", value) for name, value in options.items()
+        f"-c {name}=" + re.sub(rf"([{_BLANK}\\])", r"\\\1", value)
+        for name, value in options.items()
     )
 
 
@@ -85,15 +92,32 @@ def alter_role(options: Mapping[str, str], role: str) -> str:
     """
     quoted = role.replace('"', '""')
     return "; ".join(
-        f'alter role "{quoted}" set {name} = {_value(name, value)}'
+        f'alter role "{quoted}" set {_quoted(name)} = {_value(name, value)}'
         for name, value in options.items()
     )
 
 
+def _quoted(name: str) -> str:
+    # What follows a dot could be one of SQL's own words.
+    return ".".join(f'"{part}"' for part in name.split(".")) if "." in name else name
+
+
 def _value(name: str, value: str) -> str:
     # A list is given as a list: in quotes, it would be one name with a comma in it.
-    parts = [part.strip().strip('"') for part in value.split(",")] if name in _LISTS else [value]
+    parts = [value]
+    if name.lower() in _LISTS:
+        found = re.findall(r'\s*("(?:[^"]|"")*"|[^,"]+)\s*(?:,|$)', value)
+        parts = [_name_in(part.strip()) for part in found] or [value]
     return ", ".join("'" + part.replace("'", "''") + "'" for part in parts)
 
 
-_LISTS = frozenset({"search_path", "temp_tablespaces", "session_preload_libraries"})
+def _name_in(part: str) -> str:
+    return part[1:-1].replace('""', '"') if part.startswith('"') else part
+
+
+_LISTS = frozenset(
+    {
+        *("search_path", "temp_tablespaces"),
+        *("session_preload_libraries", "local_preload_libraries"),
+    }
+)

@@ -74,6 +74,14 @@ ROWS: tuple[tuple[re.Pattern[str], Diagnosis], ...] = (
         mended_by=("waiting", "host"),
     ),
     _row(
+        "database",
+        r"invalid value for parameter|unrecognized configuration parameter"
+        r"|parameter \"[^\"]*\" (cannot be|requires)|permission denied to set (parameter|role)",
+        "the server refuses an option that the session begins with",
+        "check database.options (AZPG_DATABASE_OPTIONS), and what was set on the role and the "
+        "database with alter role and alter database",
+    ),
+    _row(
         "identity",
         r"access token has expired",
         "the server says that the token has expired",

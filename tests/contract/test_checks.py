@@ -1,14 +1,19 @@
 """The check before a connection is handed out: when it is made, and how long it may take."""
 
+import asyncio
+import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import psycopg2
+import psycopg2.extras
 import pytest
+from kits import KITS, Loop
 
-from azpgauth import connect_from_env
+from azpgauth import ConnectError, connect_from_env
 from azpgauth.drivers.checks import checkout, left, patience
+from azpgauth.drivers.inherited import Connections
 
 
 @pytest.fixture
@@ -64,6 +69,7 @@ def test_ten_that_are_dead_are_replaced_at_once(box, kit, how, record_property):
         box.gateway.thaw()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("stale")
 def test_a_caller_has_an_error_in_time_where_nothing_answers(box, kit, record_property):
     with kit.pool(pool={"min_size": 1, "timeout": 4}) as pool:
@@ -98,6 +104,75 @@ def test_who_waited_for_a_place_has_what_is_left_for_a_connect(box, kit, record_
         record_property("seconds", round(waiting.result(30), 2))
         assert waiting.result() < 9.5
         box.gateway.mode = "normal"
+
+
+@pytest.mark.parametrize("kit", [kit for kit in KITS if kit.is_async], ids=str)
+def test_a_task_that_is_cancelled_in_the_check_loses_no_place(box, kit, monkeypatch):
+    monkeypatch.setattr("azpgauth.drivers.checks.FRESH", 0)
+    limits = {"min_size": 1, "max_size": 1, "timeout": 8}
+    with Loop() as kit.loop:
+        pool = kit.open(pool=limits)
+        with ExitStack() as stack:
+            stack.callback(kit.close, pool)
+            kit.row(pool, "select 1")
+            box.gateway.freeze()
+            lease = kit.lease(pool)
+            with ThreadPoolExecutor(1) as thread:
+                coroutine = kit._alease(pool).__aenter__()
+                task = asyncio.run_coroutine_threadsafe(coroutine, kit.loop.loop)
+                time.sleep(0.4)
+                task.cancel()
+                box.gateway.thaw()
+                assert thread.submit(lambda: lease.__enter__()("select 1")).result(20) == (1,)
+            lease.__exit__(None, None, None)
+    kit.loop = None
+
+
+@pytest.mark.parametrize("how", ["too old", "checked by SQLAlchemy"])
+def test_nothing_else_waits_for_a_server_that_is_silent(box, kit, monkeypatch, how):
+    limits = {"min_size": 1, "max_size": 1, "timeout": 3}
+    native = {}
+    if how == "too old":
+        limits |= {"max_lifetime": 0.5}
+    elif kit.dialect is None:
+        return
+    else:
+        native = {"pool_pre_ping": True}
+    with kit.pool(pool=limits, native=native) as pool:
+        kit.row(pool, "select 1")
+        time.sleep(0.7)
+        box.gateway.freeze()
+        began = time.monotonic()
+        assert kit.row(pool, "select 1") == (1,)
+        assert time.monotonic() - began < 10  # without a limit, the keepalives' 30 s
+        box.gateway.thaw()
+
+
+@pytest.mark.parametrize("how", ["drop", "freeze"])
+def test_a_server_that_is_lost_right_after_signing_in(box, kit, monkeypatch, how):
+    """Then a pool asks it the first question, about PgBouncer."""
+    added = Connections.add
+
+    def lost(self, conn):
+        added(self, conn)
+        getattr(box.gateway, how)()
+
+    monkeypatch.setattr(Connections, "add", lost)
+    with pytest.raises(ConnectError) as caught, kit.pool(server={"connect_timeout": 1}):
+        pass
+    assert caught.value.cause in {"the connection was dropped", "no answer in time"}
+    assert (caught.value.cause == "no answer in time") is (how == "freeze")
+    box.gateway.thaw()
+
+
+def test_psycopg2s_own_cursors_ask_nothing_of_ours(box, monkeypatch):
+    monkeypatch.setattr("azpgauth.drivers.checks.FRESH", 0)
+    native = {"connection_factory": psycopg2.extras.LoggingConnection}
+    with connect_from_env(driver="psycopg2", native=native) as pool:
+        for _ in range(2):
+            with pool.connection() as conn:
+                conn.initialize(io.StringIO())
+                conn.cursor().execute("select 1")
 
 
 def test_patience_leaves_time_for_a_new_connection():

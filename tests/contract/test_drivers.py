@@ -79,6 +79,7 @@ def test_two_pools_share_the_token(kit, box):
     assert len(box.authority.requests) == 1
 
 
+@pytest.mark.thorough
 def test_a_token_is_renewed_in_the_pools_life(kit, box):
     # One that lives so short that it is renewed at half of the time in which it may be used.
     box.authority.lifetime = 37

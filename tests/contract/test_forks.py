@@ -195,6 +195,7 @@ def test_multiprocessing_with_fork(box, tmp_path):
     assert done.stdout.splitlines() == ["{'sandbox-app'}", "sandbox-app"], done.stderr
 
 
+@pytest.mark.thorough
 def test_gunicorn_that_preloads(box, tmp_path):
     pytest.importorskip("gunicorn")
     (tmp_path / "wsgi.py").write_text(APPLICATION)
@@ -231,6 +232,7 @@ def asked(url, process):
             time.sleep(0.05)
 
 
+@pytest.mark.thorough
 def test_celerys_prefork_workers(box, tmp_path):
     pytest.importorskip("celery")
     (tmp_path / "tasks.py").write_text(TASKS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from azpgauth import SettingsError, load_settings
+from azpgauth import ConnectError, SettingsError, load_settings
 from azpgauth.server.keepalives import Keepalives
 
 SHOWN = "select current_setting('search_path'), current_setting('statement_timeout'), current_user"
@@ -38,6 +38,37 @@ def test_a_session_begins_with_its_options(box, kit, owner, how, monkeypatch):
     with kit.pool(**keywords) as pool:
         assert kit.row(pool, SHOWN) == ('"$user", shop', "5s", owner)
         assert kit.row(pool, "select session_user") == ("sandbox-app",)
+
+
+@pytest.mark.parametrize("name", ["user", "Database", "replication", "options"])
+def test_what_a_connection_begins_with_is_no_option(box, name):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(database={"options": {name: "postgres"}})
+    assert [each.setting for each in caught.value.problems] == ["database.options"]
+
+
+def test_asyncpg_reads_utf_8_alone(box):
+    options = {"options": {"Client_Encoding": "latin1"}}
+    for driver in ("asyncpg", {"name": "sqlalchemy-async", "dialect": "asyncpg"}):
+        with pytest.raises(SettingsError, match="UTF-8"):
+            load_settings(driver=driver, database=options)
+    load_settings(driver="psycopg", database=options)
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ({"lock_timeout": "5 parsecs"}, "the server refuses an option"),
+        ({"no_such_option": "1"}, "the server refuses an option"),
+        ({"role": "nobody at all"}, "the role that the session is to act as does not exist"),
+    ],
+)
+def test_an_option_that_the_server_refuses_is_a_mistake(box, kit, options, cause):
+    with pytest.raises(ConnectError) as caught, kit.pool(database={"options": options}):
+        pass
+    assert cause in caught.value.cause
+    assert "AZPG_DATABASE_OPTIONS" in caught.value.remedy
+    assert box.gateway.passwords <= 2  # not tried again and again
 
 
 def test_options_of_toml(box, kit, tmp_path):

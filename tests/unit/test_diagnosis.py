@@ -9,6 +9,7 @@ from azpgauth.errors import ConnectError, RoleError, TokenError
 from azpgauth.identity.diagnosis import ROWS as AUTHORITY
 from azpgauth.identity.diagnosis import needs_loop, no_token
 from azpgauth.server.diagnosis import diagnose, mends
+from azpgauth.server.options import alter_role, as_words, parsed
 from azpgauth.server.words import ROWS
 
 
@@ -99,3 +100,22 @@ def test_a_token_that_did_not_come_has_cause_and_remedy():
     assert error.layer == "identity"
     assert no_token("words that nobody knows").remedy
     assert "azure.identity" in needs_loop("Odd").remedy
+
+
+def test_what_a_session_begins_with_as_statements():
+    options = {
+        "app.user": "x",
+        "Search_Path": '"a,b", "$user", p',
+        "local_preload_libraries": "a, b",
+    }
+    assert alter_role(options, "r") == (
+        """alter role "r" set "app"."user" = 'x'; """
+        """alter role "r" set Search_Path = 'a,b', '$user', 'p'; """
+        """alter role "r" set local_preload_libraries = 'a', 'b'"""
+    )
+    assert alter_role({"search_path": ""}, "r") == """alter role "r" set search_path = ''"""
+
+
+def test_blanks_of_other_scripts_are_no_blanks_to_the_server():
+    assert parsed("-c a.b=c\u00a0d\t-c e.f=g") == {"a.b": "c\u00a0d", "e.f": "g"}
+    assert parsed(as_words({"a.b": "c d\u00a0e"})) == {"a.b": "c d\u00a0e"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azpgauth.drivers import checks, connector
+from azpgauth.drivers import checks, connector, preference
 from azpgauth.drivers.connector import Connector
 from azpgauth.drivers.driver import ConnectArguments
 from azpgauth.identity.login import StaticLogin
@@ -140,8 +140,8 @@ class Asking:
     def without_statements(self, conn):
         return True
 
-    def unmet(self, text):
-        return ConnectionError(text)
+    def error(self, text, *, unmet=False):
+        return ConnectionError(text, unmet)
 
 
 class Pool:
@@ -203,6 +203,7 @@ def test_no_pool_refuses_every_server_for_good(target, first, steps, randomly):
         time = SimpleNamespace(monotonic=clock.monotonic)
         patch.setattr(connector, "time", time)
         patch.setattr(checks, "time", time)
+        patch.setattr(preference, "time", time)
         pool = Pool(world, target, clock, randomly=randomly)
         had_primary = False
         for number, (which, state, seconds) in enumerate(((0, first[0], 0.0), *steps)):
@@ -220,7 +221,7 @@ def test_no_pool_refuses_every_server_for_good(target, first, steps, randomly):
                 assert keeps(target, REPORTS[found])
                 had_primary |= found in {"primary", "read-only"}
             assert sum(not conn.closed for conn in pool.made) <= 1
-        clock.now += connector.LOOK
+        clock.now += preference.LOOK
         up = [state for state, _ in world if state != "down"]
         if any(keeps(target, REPORTS[state]) for state in up):
             found = pool.lease()

@@ -64,6 +64,11 @@ def _of_options(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
         reason = f"has {', '.join(options)}, and PgBouncer refuses what a session would begin with"
         statements = alter_role(options, values.get(("database", "user")) or "ROLE")
         yield "database.options", reason, f"remove it, and run: {statements}"
+    driver, dialect = values.get(("driver", "name")), values.get(("driver", "dialect"))
+    asyncpg = driver == "asyncpg" or (driver == "sqlalchemy-async" and dialect == "asyncpg")
+    if asyncpg and "client_encoding" in map(str.lower, options or ()):
+        reason = "has client_encoding, and asyncpg reads everything as UTF-8"
+        yield "database.options", reason, "remove client_encoding"
 
 
 def _of_lists(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
