@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.drivers.asking import ASYNCPG
-from azpgauth.drivers.checks import GOODBYE, patience
+from azpgauth.drivers.checks import GOODBYE, checkout, patience
 from azpgauth.drivers.connector import Connector
 from azpgauth.drivers.inherited import foreign
 from azpgauth.drivers.native import check_native
@@ -104,9 +104,9 @@ class _Pool(Pool):
         deadline = time.monotonic() + timeout
         while True:
             try:
-                proxy = await super()._acquire(  # type: ignore[misc]  # not in the stubs
-                    max(deadline - time.monotonic(), 0.001)
-                )
+                limit = max(deadline - time.monotonic(), 0.001)
+                with checkout(limit):
+                    proxy = await super()._acquire(limit)  # type: ignore[misc]  # not in the stubs
             except asyncio.TimeoutError as exc:  # TimeoutError itself since Python 3.11
                 if not hasattr(exc, "__notes__"):  # it is the pool's own, not a connect's
                     add_notes(exc, self._connector.notes())

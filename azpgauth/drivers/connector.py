@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,7 +17,7 @@ from azpgauth.drivers.asking import PING
 from azpgauth.drivers.checks import left, patience, used_lately
 from azpgauth.drivers.inherited import Connections
 from azpgauth.drivers.pooler import Pooler
-from azpgauth.drivers.preference import Preference
+from azpgauth.drivers.preference import LOOK, Preference
 from azpgauth.drivers.signin import add_notes, notes_on, shown, signed_in, words_of
 from azpgauth.errors import AzpgauthError
 from azpgauth.runtime.forks import renew_in_child
@@ -112,10 +113,12 @@ class Connector:
         self._login = arguments.login
         self._asking = asking
         self._raw = raw
+        self._pooled = pooled
         self._pooler = Pooler(arguments, asks=pooled, warns=asking.names_statements)
         self._connections = Connections()
         self._connect: Callable[[Attempt], Any] | None = None
         self._preference = Preference(arguments.plan)
+        self._asked_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
         self._failed: list[str] = []
         self._began: float | None = None
         self.begin_process()
@@ -153,8 +156,13 @@ class Connector:
         if (ready := self.take()) is not None:
             return ready
         self._connect = connect
-        longest = self._plan.connect_timeout * len(self._plan.servers)
-        until = time.monotonic() + left(longest if seconds is None else min(seconds, longest))
+        longest: float = self._plan.connect_timeout * len(self._plan.servers)
+        if seconds is not None:
+            longest = min(longest, seconds)
+        elif self._pooled and len(self._plan.servers) > 1:
+            # Nobody waits longer: a silent server must not use up what the next one needs.
+            longest = min(longest, self._plan.pool.timeout)
+        until = time.monotonic() + left(longest)
         self._began = time.monotonic()
         try:
             conn = await self._rounds(wait, until)
@@ -199,7 +207,7 @@ class Connector:
         if self._asking.closed(conn):
             return False
         asks = self._asks
-        if used_lately(used_at):
+        if used_lately(used_at) and not (asks and self._is_stale(conn)):
             report = Report() if asks else self._asking.report(conn)
         else:
             question = QUESTION if asks else PING
@@ -207,6 +215,8 @@ class Connector:
             if rows is None:
                 return False
             report = parsed_rows(rows) if asks else self._asking.report(conn)
+            if asks:
+                self._asked_at[conn] = time.monotonic()
         if not keeps(self._plan.target, report):
             return False
         due = self._preference.is_due(report)
@@ -221,7 +231,9 @@ class Connector:
         """
         if not used_lately(used_at) or self._asking.closed(conn):
             return False
-        if self._plan.target == "any" or self._asks:
+        if self._asks:
+            return not self._is_stale(conn)
+        if self._plan.target == "any":
             return True
         return fit(self._plan.target, self._asking.report(conn)) is Fit.GOOD
 
@@ -229,6 +241,10 @@ class Connector:
     def _asks(self) -> bool:
         """Whether servers have to be asked: behind PgBouncer, what is reported is another's."""
         return bool(self._pooler.between) and self._plan.target != "any"
+
+    def _is_stale(self, conn: Any) -> bool:
+        """Whether a connection that is always in use has not been asked for a while."""
+        return time.monotonic() - self._asked_at.get(conn, 0.0) >= LOOK
 
     # -- making one --------------------------------------------------------------------------
 

@@ -210,7 +210,7 @@ ROWS: tuple[tuple[re.Pattern[str], Diagnosis], ...] = (
     _row(
         "network",
         r"resolve host|translate host name|name or service not known|nodename nor servname"
-        r"|name resolution|getaddrinfo",
+        r"|name resolution|getaddrinfo|no address associated",
         "the host's name is unknown",
         "check server.host (AZPG_SERVER_HOST), and this machine's DNS; a private server is known "
         "only inside its network",
@@ -232,6 +232,21 @@ ROWS: tuple[tuple[re.Pattern[str], Diagnosis], ...] = (
     ),
     _row(
         "database",
+        r"no more connections allowed|max_client_conn",
+        "PgBouncer has no free place for a client",
+        "lower pool.max_size, or raise max_client_conn on the server",
+        mended_by=("waiting", "host"),
+    ),
+    _row(
+        "database",
+        r"server_login_retry|server login has been failing|cannot connect to server"
+        r"|query_wait_timeout|client_login_timeout|server conn crashed|pgbouncer is shutting down",
+        "PgBouncer has no connection to the server",
+        "try again in a moment; if it goes on, see whether the server runs",
+        mended_by=("waiting", "host"),
+    ),
+    _row(
+        "database",
         r"remaining connection slots|too many (clients|connections)",
         "the server has no free connection",
         "lower pool.max_size",
@@ -239,7 +254,7 @@ ROWS: tuple[tuple[re.Pattern[str], Diagnosis], ...] = (
     ),
     _row(
         "database",
-        r"database system is (starting up|shutting down|in recovery|not yet accepting)",
+        r"database system is (starting up|shutting down|in recovery|not (yet )?accepting)",
         "the server is starting or stopping",
         "try again in a moment",
         mended_by=("waiting", "host"),

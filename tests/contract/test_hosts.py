@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from azpgauth import ConnectError, SettingsError
+from azpgauth import ConnectError, SettingsError, connect_from_env
 from azpgauth.identity.azure import forget
 from azpgauth.sandbox import Sandbox
 from azpgauth.sandbox.postgres.pgbouncer import program
@@ -66,6 +66,33 @@ def goes_on(two, kit, fault, record_property):
 @pytest.mark.parametrize("fault", ["refusing", "deaf"])
 def test_a_host_that_does_not_take_it_is_passed_over(two, kit, fault, record_property):
     goes_on(two, kit, fault, record_property)
+
+
+@pytest.mark.thorough
+def test_a_silent_host_leaves_time_for_the_next_one(two, kit):
+    """Also where a check-out has less time than a connect."""
+    limits = {"timeout": 4, "max_size": 2}
+    with kit.pool(server={"target_session_attrs": "any"}, pool=limits) as pool:
+        with kit.lease(pool) as query:
+            query("select 1")
+            two.gateway.mode = "deaf"
+            assert kit.row(pool, RECOVERY) == (True,)
+        two.gateway.mode = "normal"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "no more connections allowed (max_client_conn)",
+        "server login has been failing, try again later (server_login_retry)",
+        "the database system is not accepting connections",
+        'too many connections for database "app"',
+    ],
+)
+def test_words_that_lead_to_the_next_host(two, words):
+    two.gateway.answer = words
+    with connect_from_env() as pool, pool.connection() as conn:
+        assert conn.execute(RECOVERY).fetchone() == (True,)
 
 
 @pytest.mark.thorough
@@ -281,9 +308,11 @@ def running_pooled():
 
 @pytest.mark.skipif(program() is None, reason="the machine has no PgBouncer")
 @pytest.mark.thorough
-@pytest.mark.parametrize("target", [None, "read-write"])
+@pytest.mark.parametrize(
+    ("target", "often"), [(None, False), ("read-write", False), ("read-write", True)]
+)
 def test_behind_pgbouncer_the_server_is_asked(
-    running_pooled, kit, target, monkeypatch, record_property
+    running_pooled, kit, target, often, monkeypatch, record_property
 ):
     """Clients of PgBouncer stay connected when the server behind it is another one."""
     for name, value in running_pooled.environment.items():
@@ -291,7 +320,11 @@ def test_behind_pgbouncer_the_server_is_asked(
     running_pooled.reset()
     forget()
     prepare(running_pooled)
-    monkeypatch.setattr("azpgauth.drivers.checks.FRESH", 0)
+    if often:  # in use all the time, so that no check is due
+        monkeypatch.setattr("azpgauth.drivers.checks.FRESH", 3600)
+        monkeypatch.setattr("azpgauth.drivers.connector.LOOK", 1)
+    else:
+        monkeypatch.setattr("azpgauth.drivers.checks.FRESH", 0)
     with kit.pool(server={"target_session_attrs": target, "pooler": True}) as pool:
         writes(kit, pool, 20)
         running_pooled.switchover(lag=None)
@@ -299,7 +332,7 @@ def test_behind_pgbouncer_the_server_is_asked(
         record_property("seconds", round(seconds, 2))
         record_property("errors", errors)
         assert kit.row(pool, RECOVERY) == (False,)
-        assert not [each for each in errors if "read-only" in each and target]
+        assert not [each for each in errors if "read-only" in each and target and not often]
     server = {"target_session_attrs": "standby", "pooler": True}
     with kit.pool(server=server) as pool:
         assert kit.row(pool, RECOVERY) == (True,)
