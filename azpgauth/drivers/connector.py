@@ -79,14 +79,14 @@ class _Round:
     Attributes:
         conn: The connection.
         server: Where it leads.
-        fit: How well that fits.
+        report: What that says of itself.
         failed: What each of the others said.
         unmet: The first one of those that answered, and is not what was wanted.
     """
 
     conn: Any = None
     server: Server | None = None
-    fit: Fit = Fit.UNMET
+    report: Report = field(default_factory=Report)
     failed: list[_Failed] = field(default_factory=list)
     unmet: _Failed | None = None
 
@@ -254,7 +254,8 @@ class Connector:
         while True:
             found = await self._round(wait, until, self._plan.target)
             if found.conn is not None:
-                self._preference.took(found.fit, found.server, found.failed)
+                assert found.server is not None  # noqa: S101 - set with the connection
+                self._preference.took(found.server, found.report, found.failed)
                 return found.conn
             count += 1
             again = len(self._plan.servers) > 1 or found.unmet is not None
@@ -287,9 +288,16 @@ class Connector:
                         raise _with_others(server, exc, found.failed) from None
                     found.failed.append((server, exc))
                     continue
-                if await self._took(found, server, conn, fit(target, report), wait):
+                how = fit(target, report)
+                surplus = conn
+                if how is Fit.GOOD or (how is Fit.WILL_DO and found.conn is None):
+                    surplus, found.conn = found.conn, conn
+                    found.server, found.report = server, report
+                if surplus is not None:
+                    await wait.call(surplus.close)
+                if how is Fit.GOOD:
                     break
-                if fit(target, report) is Fit.UNMET:
+                if how is Fit.UNMET:
                     error = self._lost(unmet(server, target, report), unmet=True)
                     found.failed.append((server, error))
                     found.unmet = found.unmet or found.failed[-1]
@@ -298,16 +306,6 @@ class Connector:
                 await wait.call(found.conn.close)
             raise
         return found
-
-    async def _took(self, found: _Round, server: Server, conn: Any, how: Fit, wait: Wait) -> bool:
-        """Keep a new connection if it is the best by now; whether there can be no better one."""
-        surplus = conn
-        if how is Fit.GOOD or (how is Fit.WILL_DO and found.conn is None):
-            surplus, found.conn = found.conn, conn
-            found.server, found.fit = server, how
-        if surplus is not None:
-            await wait.call(surplus.close)
-        return how is Fit.GOOD
 
     async def _one(self, server: Server, seconds: float, wait: Wait) -> tuple[Any, Report]:
         """A connection to this server, and what that says of itself."""

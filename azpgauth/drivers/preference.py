@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from azpgauth.drivers.signin import shown
-from azpgauth.server.targets import Fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,32 +36,22 @@ class Preference:
         self._warned = False
 
     def took(
-        self, fit: Fit, server: Server | None, failed: Iterable[tuple[Server, BaseException]]
+        self, server: Server, report: Report, failed: Iterable[tuple[Server, BaseException]]
     ) -> None:
         """A connect has taken a server: a standby is warned of once.
 
         Args:
-            fit: How well it fits.
             server: Which one.
+            report: What it says of itself.
             failed: What the others said.
         """
-        if self._plan.target is not None:
+        if self._plan.target is not None or report.standby is None:
             return
-        if fit is Fit.GOOD:
+        if not report.standby:
             self._had_primary = True
             return
         self._looked_at = time.monotonic()
-        if not self._warned:
-            self._warned = True
-            others = "".join(f"; {each}: {shown(error)}" for each, error in failed)
-            logger.warning(
-                "there is no primary at %s: %s, a standby, takes its place, and refuses to write; "
-                "set server.target_session_attrs to primary to have none, or to prefer-standby or "
-                "any to say that it is meant%s",
-                self._plan.where,
-                server,
-                others,
-            )
+        self._warn(str(server), failed)
 
     def is_due(self, report: Report) -> bool:
         """Whether it is time to look for a primary; if so, others need not.
@@ -75,6 +64,7 @@ class Preference:
         if not report.standby:
             self._had_primary = True
             return False
+        self._warn(self._plan.where, ())
         if not self._had_primary and len(self._plan.servers) == 1:
             return False
         now = time.monotonic()
@@ -82,3 +72,17 @@ class Preference:
         if due:
             self._looked_at = now
         return due
+
+    def _warn(self, where: str, failed: Iterable[tuple[Server, BaseException]]) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        others = "".join(f"; {each}: {shown(error)}" for each, error in failed)
+        logger.warning(
+            "there is no primary at %s: %s, a standby, takes its place, and refuses to write; "
+            "set server.target_session_attrs to primary to have none, or to prefer-standby or "
+            "any to say that it is meant%s",
+            self._plan.where,
+            where,
+            others,
+        )

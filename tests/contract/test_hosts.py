@@ -246,7 +246,8 @@ def test_a_name_that_moves_late(two, kit, target, record_property):
 @pytest.mark.thorough
 def test_a_server_that_turns_read_only_is_left(two, kit):
     """As at 95 % of its storage; its sessions are told when they are next asked."""
-    with kit.pool(server={"target_session_attrs": "read-write", "connect_timeout": 1}) as pool:
+    server = {"target_session_attrs": "read-write", "connect_timeout": 1}
+    with kit.pool(server=server, pool={"timeout": 3}) as pool:
         kit.row(pool, "select 1")
         two.server.execute("alter system set default_transaction_read_only = on")
         two.server.execute("select pg_reload_conf()")
@@ -336,3 +337,23 @@ def test_behind_pgbouncer_the_server_is_asked(
     server = {"target_session_attrs": "standby", "pooler": True}
     with kit.pool(server=server) as pool:
         assert kit.row(pool, RECOVERY) == (True,)
+
+
+@pytest.mark.skipif(program() is None, reason="the machine has no PgBouncer")
+@pytest.mark.thorough
+def test_a_replica_alone_behind_pgbouncer_is_not_connected_to_again(
+    running_pooled, kit, monkeypatch, caplog
+):
+    for name, value in running_pooled.environment.items():
+        monkeypatch.setenv(name, value)
+    running_pooled.reset()
+    forget()
+    monkeypatch.setattr("azpgauth.drivers.checks.FRESH", 0)
+    monkeypatch.setattr("azpgauth.drivers.preference.LOOK", 0)
+    gateway = running_pooled.standby_gateway
+    server = {"host": "localhost", "port": gateway.port, "pooler": True}
+    with kit.pool(server=server) as pool:
+        for _ in range(4):
+            assert kit.row(pool, RECOVERY) == (True,)
+        assert gateway.connections == 1
+    assert len(warnings(caplog)) == 1
