@@ -14,12 +14,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from azpgauth.server.targets import reported
-
 if TYPE_CHECKING:
     from azpgauth.runtime.waiting import Wait
     from azpgauth.server.keepalives import Keepalives
-    from azpgauth.server.targets import Report
 
 __all__ = ["ASKING", "ASYNCPG", "PING", "PSYCOPG", "PSYCOPG2", "Asking"]
 
@@ -36,14 +33,14 @@ class Asking(Protocol):
 
     names_statements: bool
 
-    def closed(self, conn: Any) -> bool:
-        """Whether a connection is known to be gone."""
-
     def process_id(self, conn: Any) -> int:
         """The server's process, as the connection was told."""
 
-    def report(self, conn: Any) -> Report:
-        """What the server last said of itself without being asked."""
+    def told(self, conn: Any) -> tuple[Any, Any] | None:
+        """What the server last said of itself without being asked: what `reported` takes.
+
+        None if the connection is known to be gone.
+        """
 
     async def rows(self, conn: Any, question: str, seconds: float, wait: Wait) -> int | None:
         """How many rows an idle connection is answered with; None if there was no answer in time.
@@ -68,16 +65,15 @@ class Asking(Protocol):
 class _Psycopg:
     names_statements = True
 
-    def closed(self, conn: Any) -> bool:
-        return bool(conn.closed)
-
     def process_id(self, conn: Any) -> int:
         found: int = conn.info.backend_pid
         return found
 
-    def report(self, conn: Any) -> Report:
+    def told(self, conn: Any) -> tuple[Any, Any] | None:
+        if conn.closed:
+            return None
         told = conn.pgconn.parameter_status
-        return reported(told(b"in_hot_standby"), told(b"default_transaction_read_only"))
+        return told(b"in_hot_standby"), told(b"default_transaction_read_only")
 
     async def rows(self, conn: Any, question: str, seconds: float, wait: Wait) -> int | None:
         try:
@@ -122,16 +118,15 @@ async def _rows_of_libpq(pgconn: Any, question: bytes, seconds: float, wait: Wai
 class _Psycopg2:
     names_statements = False
 
-    def closed(self, conn: Any) -> bool:
-        return bool(conn.closed)
-
     def process_id(self, conn: Any) -> int:
         found: int = conn.info.backend_pid
         return found
 
-    def report(self, conn: Any) -> Report:
+    def told(self, conn: Any) -> tuple[Any, Any] | None:
+        if conn.closed:
+            return None
         told = conn.get_parameter_status
-        return reported(told("in_hot_standby"), told("default_transaction_read_only"))
+        return told("in_hot_standby"), told("default_transaction_read_only")
 
     async def rows(self, conn: Any, question: str, seconds: float, wait: Wait) -> int | None:  # noqa: ARG002 - it blocks
         from psycopg2 import extensions
@@ -182,16 +177,15 @@ def _shut(sock: socket.socket) -> None:
 class _Asyncpg:
     names_statements = True
 
-    def closed(self, conn: Any) -> bool:
-        return bool(conn.is_closed())
-
     def process_id(self, conn: Any) -> int:
         found: int = conn.get_server_pid()
         return found
 
-    def report(self, conn: Any) -> Report:
+    def told(self, conn: Any) -> tuple[Any, Any] | None:
+        if conn.is_closed():
+            return None
         told = conn.get_settings()
-        return reported(
+        return (
             getattr(told, "in_hot_standby", None),
             getattr(told, "default_transaction_read_only", None),
         )

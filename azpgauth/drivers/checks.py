@@ -7,12 +7,11 @@ place, for the check, and for a new connection in its place.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextvars import Token
 
 __all__ = ["GOODBYE", "checkout", "left", "patience", "used_lately"]
 
@@ -28,18 +27,24 @@ GOODBYE = 1.0
 _until: ContextVar[float] = ContextVar("azpgauth_checkout_until", default=float("inf"))
 
 
-@contextmanager
-def checkout(timeout: float) -> Iterator[None]:
+class checkout:  # noqa: N801 - used as a function; a generator would take three times as long
     """Somebody asks a pool for a connection; what is done for it in the block knows its limit.
 
     Args:
         timeout: Seconds that all of it may take.
     """
-    token = _until.set(time.monotonic() + timeout)
-    try:
-        yield
-    finally:
-        _until.reset(token)
+
+    __slots__ = ("_before", "_timeout")
+    _before: Token[float]
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+
+    def __enter__(self) -> None:
+        self._before = _until.set(time.monotonic() + self._timeout)
+
+    def __exit__(self, *_: object) -> None:
+        _until.reset(self._before)
 
 
 def left(timeout: float) -> float:

@@ -30,6 +30,7 @@ from azpgauth.server.targets import (
     in_order,
     keeps,
     parsed_rows,
+    reported,
     unmet,
 )
 
@@ -119,6 +120,7 @@ class Connector:
         self._connect: Callable[[Attempt], Any] | None = None
         self._preference = Preference(arguments.plan)
         self._asked_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+        self._good: dict[tuple[Any, Any], bool] = {}  # by what a server says of itself
         self._failed: list[str] = []
         self._began: float | None = None
         self.begin_process()
@@ -204,19 +206,21 @@ class Connector:
         """
         if self.fresh(conn, used_at):
             return True
-        if self._asking.closed(conn):
-            return False
         asks = self._asks
-        if used_lately(used_at) and not (asks and self._is_stale(conn)):
-            report = Report() if asks else self._asking.report(conn)
-        else:
+        report = Report()
+        if not used_lately(used_at) or (asks and self._is_stale(conn)):
             question = QUESTION if asks else PING
             rows = await self._asking.rows(conn, question, patience(left(seconds)), wait)
             if rows is None:
                 return False
-            report = parsed_rows(rows) if asks else self._asking.report(conn)
             if asks:
+                report = parsed_rows(rows)
                 self._asked_at[conn] = time.monotonic()
+        told = self._asking.told(conn)
+        if told is None:
+            return False
+        if not asks:
+            report = reported(*told)
         if not keeps(self._plan.target, report):
             return False
         due = self._preference.is_due(report)
@@ -229,13 +233,15 @@ class Connector:
             conn: The driver's own connection, idle.
             used_at: When it was used last.
         """
-        if not used_lately(used_at) or self._asking.closed(conn):
+        told = self._asking.told(conn) if used_lately(used_at) else None
+        if told is None:
             return False
-        if self._asks:
+        if self._pooler.between and self._asks:
             return not self._is_stale(conn)
-        if self._plan.target == "any":
-            return True
-        return fit(self._plan.target, self._asking.report(conn)) is Fit.GOOD
+        good = self._good.get(told)
+        if good is None:
+            good = self._good[told] = fit(self._plan.target, reported(*told)) is Fit.GOOD
+        return good
 
     @property
     def _asks(self) -> bool:
@@ -358,7 +364,11 @@ class Connector:
 
     async def _report(self, raw: Any, seconds: float, wait: Wait) -> Report:
         """What a new connection's server says of itself; it is asked only where that matters."""
-        report = Report() if self._pooler.between else self._asking.report(raw)
+        report = (
+            Report()
+            if self._pooler.between
+            else reported(*(self._asking.told(raw) or (None, None)))
+        )
         wanted = self._plan.target is not None or len(self._plan.servers) > 1
         if report.standby is not None or not wanted or self._plan.target == "any":
             return report

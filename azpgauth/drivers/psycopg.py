@@ -90,7 +90,8 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
 
     def _check_connection(self, conn: _C) -> None:
         if self._check is _PSYCOPGS_OWN:  # ours is in its place: it is bounded, and knows when
-            run(check(self, conn, BLOCKING))
+            if not self.signing.connector.fresh(conn, conn.used_at):  # type: ignore[attr-defined]  # as below
+                run(check(self, conn, BLOCKING))
         else:
             super()._check_connection(conn)
 
@@ -149,7 +150,8 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
 
     async def _check_connection(self, conn: Any) -> None:
         if self._check is _PSYCOPGS_OWN_ASYNC:
-            await check(self, conn, ON_LOOP)
+            if not self.signing.connector.fresh(conn, conn.used_at):
+                await check(self, conn, ON_LOOP)
         else:
             await super()._check_connection(conn)
 

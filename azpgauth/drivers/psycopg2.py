@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from azpgauth.drivers.connector import Attempt
     from azpgauth.drivers.driver import ConnectArguments
+    from azpgauth.server.targets import Server
     from azpgauth.server.tls import Tls
 
 __all__ = ["connect", "errors", "open_pool"]
@@ -65,6 +66,7 @@ class _Connecting:
     factories: Mapping[str, Any]
     tls: Tls
     connector: Connector
+    places: dict[tuple[Server, str, int], str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def with_(cls, arguments: ConnectArguments, *, pooled: bool = True) -> Self:
@@ -91,14 +93,30 @@ class _Connecting:
         )
 
     def _connect(self, attempt: Attempt) -> Any:
-        # In a DSN, what comes later holds.
-        fresh = extensions.make_dsn(
-            **attempt.server.libpq(),
-            **attempt.grant.for_libpq(),
-            **self.tls.libpq(attempt.roots),
-            connect_timeout=ceil(attempt.seconds),
-        )
-        return psycopg2.connect(f"{self.dsn} {fresh}", **self.factories)
+        # In a DSN, what comes later holds. psycopg2's make_dsn looks at a token letter by letter.
+        signed = (f"{name}={_quoted(value)}" for name, value in attempt.grant.for_libpq().items())
+        return psycopg2.connect(" ".join([self._place(attempt), *signed]), **self.factories)
+
+    def _place(self, attempt: Attempt) -> str:
+        """The DSN without role and password, made once for each server."""
+        key = (attempt.server, attempt.roots, ceil(attempt.seconds))
+        found = self.places.get(key)
+        if found is None:
+            server, roots, seconds = key
+            place = extensions.make_dsn(
+                **server.libpq(), **self.tls.libpq(roots), connect_timeout=seconds
+            )
+            found = self.places[key] = f"{self.dsn} {place}"
+        return found
+
+
+def _quoted(value: str) -> str:
+    """A value as a DSN has it.
+
+    https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-KEYWORD-VALUE
+    """
+    value = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{value}'"
 
 
 _FACTORIES = ("connection_factory", "cursor_factory", "async", "async_")

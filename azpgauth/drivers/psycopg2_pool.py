@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionPool"]
 
-_Place = threading.Event
-"""A place, or a wish for one until it is set."""
-
 
 class _Closed(PoolError):  # noqa: N818 - a signal
     """Nothing can be given back to a pool that has closed, and nothing need be."""
@@ -51,7 +48,7 @@ class _Member:
     conn: Any
     renew_at: float
     idle_since: float = 0.0
-    place: _Place | None = None
+    place: threading.Lock | None = None
 
 
 class ConnectionPool(ThreadedConnectionPool):
@@ -82,9 +79,9 @@ class ConnectionPool(ThreadedConnectionPool):
         self._limits = limits
         self._keep_fresh = keep_fresh
         self._guard = threading.RLock()  # a signal's handler may close the pool
-        self._line: deque[_Place] = deque()  # who waits for a place, first come first
+        self._line: deque[threading.Lock] = deque()  # who waits for a place, first come first
         # Taken by connections in use, and by those being checked or opened.
-        self._places: set[_Place] = set()
+        self._places: set[threading.Lock] = set()
         self._idle: list[_Member] = []
         self._leased: dict[Hashable, _Member] = {}
         self._keys_of: dict[int, Hashable] = {}
@@ -147,10 +144,12 @@ class ConnectionPool(ThreadedConnectionPool):
             psycopg2.pool.PoolError: None was free within the pool's `timeout`, or it is closed.
             psycopg2.Error: A new one could not be made.
         """
-        with self._guard:
-            if key is not None and key in self._leased:
-                return self._leased[key].conn
-        place = _Place()
+        if key is not None:
+            with self._guard:
+                if key in self._leased:
+                    return self._leased[key].conn
+        place = threading.Lock()  # a place, or a wish for one while it is locked
+        place.acquire()
         member: _Member | None = None
         until = time.monotonic() + self._limits.timeout
         try:
@@ -178,7 +177,7 @@ class ConnectionPool(ThreadedConnectionPool):
             psycopg2.pool.PoolError: It is not one of this pool's connections in use.
         """
         member: _Member | None = None
-        place: _Place | None = None
+        place: threading.Lock | None = None
         try:
             try:
                 member, place = self._found(conn, key)
@@ -207,7 +206,7 @@ class ConnectionPool(ThreadedConnectionPool):
         with self._guard:
             self.closed = True
             for place in list(self._line):
-                place.set()
+                self._wake(place)
             members = [*self._idle, *self._leased.values()]
         self._keep_fresh.end()
         for member in members:
@@ -224,21 +223,20 @@ class ConnectionPool(ThreadedConnectionPool):
 
     # -- places ------------------------------------------------------------------------------
 
-    def _take(self, place: _Place) -> None:
+    def _take(self, place: threading.Lock) -> None:
         """Wait for one of the `max_size` places, in turn."""
         with self._guard:
             if self.closed:
                 raise PoolError("connection pool is closed")
             self._line.append(place)
             self._admit()
-        place.wait(self._limits.timeout)
-        with self._guard:
-            if place in self._line:
-                self._line.remove(place)
-            came = place in self._places
+        if not place.acquire(timeout=min(self._limits.timeout, threading.TIMEOUT_MAX)):
+            with self._guard:
+                if place in self._line:
+                    self._line.remove(place)
         if self.closed:
             raise PoolError("connection pool is closed")
-        if not came:
+        if place not in self._places:
             raise PoolError(
                 f"no connection came free within {self._limits.timeout:g} s: "
                 f"all {self.maxconn} are in use"
@@ -254,17 +252,21 @@ class ConnectionPool(ThreadedConnectionPool):
             if first not in self._places and len(self._places) >= self.maxconn:
                 return
             self._places.add(first)
-            first.set()
+            self._wake(first)
             self._line.popleft()
 
-    def _leave(self, place: _Place) -> None:
+    def _wake(self, place: threading.Lock) -> None:
+        with suppress(RuntimeError):  # nobody waits for it any more
+            place.release()
+
+    def _leave(self, place: threading.Lock) -> None:
         """A place is free for others. The lock is held."""
         if place in self._line:
             self._line.remove(place)
         self._places.discard(place)
         self._admit()
 
-    def _lend(self, member: _Member, place: _Place, key: Hashable | None) -> Any:
+    def _lend(self, member: _Member, place: threading.Lock, key: Hashable | None) -> Any:
         with self._guard:
             if self.closed:
                 raise PoolError("connection pool is closed")
@@ -276,7 +278,7 @@ class ConnectionPool(ThreadedConnectionPool):
             self._leased[key] = member
             return member.conn
 
-    def _back(self, member: _Member, place: _Place, *, keep: bool) -> list[_Member]:
+    def _back(self, member: _Member, place: threading.Lock, *, keep: bool) -> list[_Member]:
         """Take a connection back; those that are to be closed."""
         with self._guard:
             if self.closed:
@@ -291,7 +293,7 @@ class ConnectionPool(ThreadedConnectionPool):
             surplus = self._idle_for_long()
         return surplus if keep else [member, *surplus]
 
-    def _found(self, conn: Any, key: Hashable | None) -> tuple[_Member, _Place]:
+    def _found(self, conn: Any, key: Hashable | None) -> tuple[_Member, threading.Lock]:
         """A connection in use, and its place.
 
         Raises:
@@ -307,7 +309,7 @@ class ConnectionPool(ThreadedConnectionPool):
 
     def _end(
         self,
-        place: _Place | None,
+        place: threading.Lock | None,
         member: _Member | None,
         conn: Any = None,
         key: Hashable | None = None,

@@ -108,8 +108,6 @@ async def check(pool: Any, conn: Any, wait: Wait) -> None:
         psycopg.OperationalError: It cannot.
     """
     connector: Connector = pool.signing.connector
-    if connector.fresh(conn, conn.used_at):
-        return
     if not await connector.good(conn, conn.used_at, pool.timeout, wait):
         await wait.call(conn.close)  # else the pool would keep it
         await wait.call(pool.drain)

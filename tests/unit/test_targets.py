@@ -114,7 +114,8 @@ class Conn:
         return state if process == self.process else "down"
 
 
-REPORTS = {"primary": PRIMARY, "read-only": READ_ONLY, "standby": STANDBY}
+REPORTED = {"primary": ("off", "off"), "read-only": ("off", "on"), "standby": ("on", "off")}
+REPORTS = {state: reported(*said) for state, said in REPORTED.items()}
 
 
 class Asking:
@@ -122,14 +123,11 @@ class Asking:
 
     names_statements = False
 
-    def closed(self, conn):
-        return conn.closed
-
     def process_id(self, conn):
         return 7
 
-    def report(self, conn):
-        return REPORTS[conn.state]
+    def told(self, conn):
+        return None if conn.closed else REPORTED[conn.state]
 
     async def rows(self, conn, question, seconds, wait):
         return None if conn.state == "down" else 1
