@@ -14,6 +14,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from azpgauth.drivers.checks import GOODBYE
+
 if TYPE_CHECKING:
     from azpgauth.runtime.waiting import Wait
     from azpgauth.server.keepalives import Keepalives
@@ -41,6 +43,9 @@ class Asking(Protocol):
 
         None if the connection is known to be gone.
         """
+
+    async def close(self, conn: Any, wait: Wait) -> None:
+        """Close a connection, in a second at most."""
 
     async def rows(self, conn: Any, question: str, seconds: float, wait: Wait) -> int | None:
         """How many rows an idle connection is answered with; None if there was no answer in time.
@@ -74,6 +79,9 @@ class _Psycopg:
             return None
         told = conn.pgconn.parameter_status
         return told(b"in_hot_standby"), told(b"default_transaction_read_only")
+
+    async def close(self, conn: Any, wait: Wait) -> None:
+        await wait.call(conn.close)
 
     async def rows(self, conn: Any, question: str, seconds: float, wait: Wait) -> int | None:
         try:
@@ -127,6 +135,9 @@ class _Psycopg2:
             return None
         told = conn.get_parameter_status
         return told("in_hot_standby"), told("default_transaction_read_only")
+
+    async def close(self, conn: Any, wait: Wait) -> None:
+        await wait.call(conn.close)
 
     async def rows(self, conn: Any, question: str, seconds: float, wait: Wait) -> int | None:  # noqa: ARG002 - it blocks
         from psycopg2 import extensions
@@ -189,6 +200,10 @@ class _Asyncpg:
             getattr(told, "in_hot_standby", None),
             getattr(told, "default_transaction_read_only", None),
         )
+
+    async def close(self, conn: Any, wait: Wait) -> None:
+        # By itself it waits for the server's goodbye as long as that takes.
+        await wait.call(conn.close, timeout=GOODBYE)
 
     async def rows(self, conn: Any, question: str, seconds: float, wait: Wait) -> int | None:
         status = await wait.call(_status, conn, question, seconds)

@@ -148,14 +148,19 @@ class _Pool(Pool):
             if self._initialized:  # type: ignore[attr-defined]  # not in the stubs
                 await super().close()
         finally:
-            self._keep_fresh.end()
+            self._end()
 
     def terminate(self) -> None:
         try:
             if self._initialized:  # type: ignore[attr-defined]  # as above
                 super().terminate()
         finally:
-            self._keep_fresh.end()
+            self._end()
+
+    def _end(self) -> None:
+        self._keep_fresh.end()
+        if (unused := self._connector.end()) is not None:
+            unused.terminate()
 
 
 def unopened_pool(arguments: ConnectArguments, /) -> _Pool:

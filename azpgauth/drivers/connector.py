@@ -10,14 +10,16 @@ import logging
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from azpgauth.drivers.asking import PING
 from azpgauth.drivers.checks import left, patience, used_lately
 from azpgauth.drivers.inherited import Connections
 from azpgauth.drivers.pooler import Pooler
-from azpgauth.drivers.preference import LOOK, Preference
+from azpgauth.drivers.preference import LONGEST_LOOK, LOOK, Preference
+from azpgauth.drivers.rounds import Round, with_others
 from azpgauth.drivers.signin import add_notes, notes_on, shown, signed_in, words_of
 from azpgauth.errors import AzpgauthError
 from azpgauth.runtime.forks import renew_in_child
@@ -35,7 +37,7 @@ from azpgauth.server.targets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from azpgauth.drivers.asking import Asking
     from azpgauth.drivers.driver import ConnectArguments
@@ -70,28 +72,6 @@ class Attempt:
     statements: bool
 
 
-_Failed: TypeAlias = "tuple[Server, BaseException]"
-
-
-@dataclass
-class _Round:
-    """What one round over the servers came to: a connection, or why there is none.
-
-    Attributes:
-        conn: The connection.
-        server: Where it leads.
-        report: What that says of itself.
-        failed: What each of the others said.
-        unmet: The first one of those that answered, and is not what was wanted.
-    """
-
-    conn: Any = None
-    server: Server | None = None
-    report: Report = field(default_factory=Report)
-    failed: list[_Failed] = field(default_factory=list)
-    unmet: _Failed | None = None
-
-
 class Connector:
     """Makes the connections of one pool or, without a pool, one.
 
@@ -123,6 +103,7 @@ class Connector:
         self._good: dict[tuple[Any, Any], bool] = {}  # by what a server says of itself
         self._failed: list[str] = []
         self._began: float | None = None
+        self._ended = False
         self.begin_process()
         renew_in_child(self)
 
@@ -140,6 +121,11 @@ class Connector:
             return self._ready.pop()  # atomic: a pool's workers race for it
         except IndexError:
             return None
+
+    def end(self) -> Any:
+        """The pool closes: the connection that is there already, if there is one, goes too."""
+        self._ended = True
+        return self.take()
 
     async def connect(
         self, connect: Callable[[Attempt], Any], wait: Wait, seconds: float | None = None
@@ -269,10 +255,10 @@ class Connector:
             pause = retry_delay(count, until - time.monotonic()) if again and passing else None
             if pause is None:
                 # What answered is nearest to what was wanted.
-                raise _with_others(*(found.unmet or found.failed[-1]), found.failed)
+                raise with_others(*(found.unmet or found.failed[-1]), found.failed)
             await wait.sleep(pause)
 
-    async def _round(self, wait: Wait, until: float, target: Target | None) -> _Round:
+    async def _round(self, wait: Wait, until: float, target: Target | None) -> Round:
         """Each server once, until one fits.
 
         Args:
@@ -280,7 +266,7 @@ class Connector:
             until: When the time is over. None of them can use up what the others need.
             target: What is wanted.
         """
-        found = _Round()
+        found = Round()
         servers = in_order(self._plan.servers, randomly=self._plan.load_balance)
         try:
             for number, server in enumerate(servers):
@@ -290,17 +276,14 @@ class Connector:
                     conn, report = await self._one(server, seconds, wait)
                 except Exception as exc:  # noqa: BLE001 - of any driver
                     passes = not isinstance(exc, AzpgauthError) and mends("host", words_of(exc))
-                    if not passes and found.conn is None:
-                        raise _with_others(server, exc, found.failed) from None
+                    if not passes:
+                        raise with_others(server, exc, found.failed) from None
                     found.failed.append((server, exc))
                     continue
                 how = fit(target, report)
-                surplus = conn
-                if how is Fit.GOOD or (how is Fit.WILL_DO and found.conn is None):
-                    surplus, found.conn = found.conn, conn
-                    found.server, found.report = server, report
+                surplus = found.surplus(conn, server, report, how)
                 if surplus is not None:
-                    await wait.call(surplus.close)
+                    await self._leave(surplus, wait)
                 if how is Fit.GOOD:
                     break
                 if how is Fit.UNMET:
@@ -309,9 +292,14 @@ class Connector:
                     found.unmet = found.unmet or found.failed[-1]
         except BaseException:
             if found.conn is not None:
-                await wait.call(found.conn.close)
+                await self._leave(found.conn, wait)
             raise
         return found
+
+    async def _leave(self, conn: Any, wait: Wait) -> None:
+        """Close a connection that nobody has seen."""
+        with suppress(Exception):
+            await self._asking.close(self._raw(conn), wait)
 
     async def _one(self, server: Server, seconds: float, wait: Wait) -> tuple[Any, Report]:
         """A connection to this server, and what that says of itself."""
@@ -333,9 +321,9 @@ class Connector:
                 if not off or self._asking.without_statements(raw):
                     return conn, await self._report(raw, seconds, wait)
             except BaseException:
-                await wait.call(conn.close)
+                await self._leave(conn, wait)
                 raise
-            await wait.call(conn.close)  # it could make some, and cannot be told not to
+            await self._leave(conn, wait)  # it could make some, and cannot be told not to
 
     async def _find_pooler(self, raw: Any, seconds: float, wait: Wait) -> None:
         own = self._asking.process_id(raw)
@@ -379,19 +367,15 @@ class Connector:
         if self._connect is None:
             return False
         try:
-            until = time.monotonic() + patience(seconds)
+            until = time.monotonic() + min(patience(seconds), LONGEST_LOOK)
             found = await self._round(wait, until, "primary")
         except Exception as exc:  # noqa: BLE001 - the standby goes on
             logger.debug("no primary was found: %s", shown(exc))
             return False
-        if found.conn is not None:
+        finally:
+            self._preference.looked()
+        if found.conn is not None and self._ended:  # the pool was closed meanwhile
+            await self._leave(found.conn, wait)
+        elif found.conn is not None:
             self.put(found.conn)
         return found.conn is not None
-
-
-def _with_others(server: Server, error: BaseException, failed: Iterable[_Failed]) -> BaseException:
-    """An error that tells also what the other servers said."""
-    others = [f"{each}: {shown(said)}" for each, said in failed if each != server]
-    error.elsewhere = others  # type: ignore[attr-defined]  # for whoever explains it
-    add_notes(error, others)
-    return error

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from azpgauth.server.plan import ConnectPlan
     from azpgauth.server.targets import Report, Server
 
-__all__ = ["LOOK", "Preference"]
+__all__ = ["LONGEST_LOOK", "LOOK", "Preference"]
 
 logger = logging.getLogger("azpgauth.targets")
 
 LOOK = 5.0
 """Seconds between two looks for a primary, while a pool has standbys only."""
+
+LONGEST_LOOK = 2.0
+"""Seconds that one look may hold whoever is in it, with a standby at hand: a host may be silent."""
 
 
 class Preference:
@@ -72,6 +75,10 @@ class Preference:
         if due:
             self._looked_at = now
         return due
+
+    def looked(self) -> None:
+        """A look is over, however long it took."""
+        self._looked_at = time.monotonic()
 
     def _warn(self, where: str, failed: Iterable[tuple[Server, BaseException]]) -> None:
         if self._warned:

@@ -108,7 +108,7 @@ class _ConnectionPool(psycopg_pool.ConnectionPool[_C]):
             super().close(timeout)
         finally:
             self.keep_fresh.end()
-            if (unused := self.signing.connector.take()) is not None:
+            if (unused := self.signing.connector.end()) is not None:
                 unused.close()
 
 
@@ -166,7 +166,7 @@ class _AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
             await super().close(timeout)
         finally:
             self.keep_fresh.end()
-            if (unused := self.signing.connector.take()) is not None:
+            if (unused := self.signing.connector.end()) is not None:
                 await unused.close()
 
 

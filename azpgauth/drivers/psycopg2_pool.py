@@ -155,8 +155,7 @@ class ConnectionPool(ThreadedConnectionPool):
         try:
             try:
                 self._take(place)
-                # Outside of the lock: meanwhile others come and go.
-                member = self._ready(until)
+                member = self._ready(until)  # without the lock: others come and go
                 return self._lend(member, place, key)
             except BaseException:
                 self._end(place, member)
@@ -359,9 +358,11 @@ class ConnectionPool(ThreadedConnectionPool):
                 continue
             if self._good(member.conn, member.idle_since, until - now):
                 return member
-            # So are the others that are idle, most likely.
+            # So are the others, most likely: those in use go once they are given back.
             with self._guard:
                 dead, self._idle = [member, *self._idle], []
+                for each in self._leased.values():
+                    each.renew_at = now
             for each in dead:
                 each.conn.close()
 

@@ -1,13 +1,16 @@
 """Several hosts: which one a connect takes, which ones it tells a token, and how pools follow."""
 
+import asyncio
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from azpgauth import ConnectError, SettingsError, connect_from_env
+from azpgauth import ConnectError, SettingsError, aconnection_from_env, connect_from_env
+from azpgauth.drivers.asking import ASYNCPG
 from azpgauth.identity.azure import forget
+from azpgauth.runtime.waiting import ON_LOOP
 from azpgauth.sandbox import Sandbox
 from azpgauth.sandbox.postgres.pgbouncer import program
 
@@ -163,6 +166,43 @@ def test_a_replica_alone_connects_and_is_warned_of_once(two, kit, caplog):
 def warnings(caplog):
     found = [each for each in caplog.records if each.name == "azpgauth.targets"]
     return [each for each in found if each.levelno == logging.WARNING]
+
+
+def test_once_a_primary_is_found_standbys_that_were_in_use_go_too(two, kit, monkeypatch, caplog):
+    caplog.set_level(logging.ERROR, "azpgauth.targets")
+    two.gateway.refuse()
+    server = {"port": ports(two, standby_first=True)}
+    with kit.pool(server=server, pool={"max_size": 3}) as pool:
+        with ExitStack() as leases:
+            with kit.lease(pool) as idle:
+                asks = [leases.enter_context(kit.lease(pool)) for _ in range(2)]
+                assert [ask(RECOVERY) for ask in (idle, *asks)] == [(True,)] * 3
+            two.gateway.listen()
+            monkeypatch.setattr("azpgauth.drivers.checks.FRESH", 0)
+            monkeypatch.setattr("azpgauth.drivers.preference.LOOK", 0)
+            assert kit.row(pool, RECOVERY) == (False,)
+            # Nobody looks for another one now: what is handed out is what is there.
+            monkeypatch.setattr("azpgauth.drivers.preference.LOOK", 3600)
+        assert {kit.row(pool, RECOVERY) for _ in range(6)} == {(False,)}
+
+
+def test_a_connection_that_nobody_has_seen_is_closed_in_a_moment(two):
+    async def closes():
+        async with aconnection_from_env(driver="asyncpg") as conn:
+            two.gateway.freeze()
+            with suppress(asyncio.TimeoutError):
+                await ASYNCPG.close(conn, ON_LOOP)  # by itself it would wait for an answer
+            return conn.is_closed()
+
+    assert asyncio.run(closes())
+
+
+@pytest.mark.parametrize("fault", ["wrong certificate", "refused password"])
+def test_a_mistake_ends_it_also_where_another_host_would_do(two, kit, fault):
+    server = {"port": ports(two, standby_first=True)}  # of which the first is second choice
+    with faulty(two.gateway, fault), pytest.raises(ConnectError) as caught, kit.pool(server=server):
+        pass
+    assert caught.value.remedy
 
 
 def test_a_reader_is_the_same_settings_with_another_target(two, kit, caplog):

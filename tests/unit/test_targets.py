@@ -129,6 +129,9 @@ class Asking:
     def told(self, conn):
         return None if conn.closed else REPORTED[conn.state]
 
+    async def close(self, conn, wait):
+        conn.close()
+
     async def rows(self, conn, question, seconds, wait):
         return None if conn.state == "down" else 1
 
@@ -142,22 +145,38 @@ class Asking:
         return ConnectionError(text, unmet)
 
 
+def plan_of(count, target=None, *, randomly=False):
+    return ConnectPlan(
+        servers=tuple(Server("h", port) for port in range(1, count + 1)),
+        database="shop",
+        application_name="test",
+        connect_timeout=10,
+        tls=Tls("require", Roots("/roots.pem")),
+        pool=PoolLimits(1, 10, 30.0, 3600.0, 600.0),
+        pooler=False,
+        target=target,
+        load_balance=randomly,
+    )
+
+
+def test_a_look_for_a_primary_that_takes_long_is_not_begun_again_at_once(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(preference, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    found = preference.Preference(plan_of(2))
+    assert found.is_due(STANDBY)
+    clock[0] += 60
+    found.looked()
+    assert not found.is_due(STANDBY)
+    clock[0] += preference.LOOK
+    assert found.is_due(STANDBY)
+
+
 class Pool:
     """The least that a pool is: connections that are idle, and a rule for handing one out."""
 
     def __init__(self, world, target, clock, *, randomly):
         self.world, self.clock = world, clock
-        plan = ConnectPlan(
-            servers=tuple(Server("h", port) for port in range(1, len(world) + 1)),
-            database="shop",
-            application_name="test",
-            connect_timeout=10,
-            tls=Tls("require", Roots("/roots.pem")),
-            pool=PoolLimits(1, 10, 30.0, 3600.0, 600.0),
-            pooler=False,
-            target=target,
-            load_balance=randomly,
-        )
+        plan = plan_of(len(world), target, randomly=randomly)
         arguments = ConnectArguments("psycopg", plan, StaticLogin("app"))
         self.connector = Connector(arguments, Asking())
         self.made, self.idle = [], []

@@ -72,6 +72,10 @@ def _listed(value: object) -> object:
 
 def _addresses(value: object) -> object:
     found = _listed(value)
+    if isinstance(found, tuple):
+        found = tuple(each.strip("[]") if isinstance(each, str) else each for each in found)
+    elif isinstance(found, str):
+        found = found.strip("[] ")
     for each in found if isinstance(found, tuple) else (found,):
         if not isinstance(each, str) or not is_address(each.strip()):
             action = "write an IP address for each of the hosts, such as 127.0.0.1"
