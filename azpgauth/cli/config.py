@@ -44,8 +44,10 @@ def config(context: click.Context, /, as_json: bool, **keywords: Any) -> None:
     out = console()
     for each in found.settings:
         out.print(_line(each))
+    if found.dropped:
+        out.print(Text("\nSet aside", "bold"))
     for each in found.dropped:
-        out.print(_line(each).append(f"  set aside: {one_line(str(each.reason))}", "yellow"))
+        out.print(_line(each).append(f"\n{'':<28} {one_line(str(each.reason))}", "yellow"))
 
 
 @config.command()

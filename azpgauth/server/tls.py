@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from azpgauth.server.roots import Roots
     from azpgauth.server.targets import Server
 
-__all__ = ["ENCRYPTING", "NO_ROOTS", "SslMode", "Tls"]
+__all__ = ["ENCRYPTING", "MODES", "NO_ROOTS", "SslMode", "Tls"]
 
-SslMode = Literal["verify-full", "verify-ca", "require", "prefer", "disable"]
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+MODES: tuple[SslMode, ...] = get_args(SslMode)
+"""libpq's, the weakest first: https://www.postgresql.org/docs/current/libpq-ssl.html"""
 
 ENCRYPTING: frozenset[str] = frozenset({"verify-full", "verify-ca", "require"})
 """The modes that never send anything in clear."""
@@ -51,15 +54,15 @@ class Tls:
 
     def context(
         self, roots: str | None = None, server: Server | None = None
-    ) -> ssl.SSLContext | Literal["prefer"] | bool:
+    ) -> ssl.SSLContext | Literal["allow", "prefer"] | bool:
         """What asyncpg's `ssl` takes: one context, made once; reads the file of roots then.
 
         Args:
             roots: The file to use now.
             server: Where it connects; asyncpg would check the certificate against its address.
         """
-        if self.mode == "prefer":
-            return "prefer"
+        if self.mode in {"allow", "prefer"}:
+            return self.mode
         if self.mode == "disable":
             return False
         path = roots or self.roots.path
@@ -79,7 +82,7 @@ class Tls:
 
     async def acontext(
         self, roots: str | None = None, server: Server | None = None
-    ) -> ssl.SSLContext | Literal["prefer"] | bool:
+    ) -> ssl.SSLContext | Literal["allow", "prefer"] | bool:
         """As `context`, on an event loop, which reading a file would hold up."""
         name = server.host if server is not None and server.address else None
         if (roots or self.roots.path, name) in self._contexts:

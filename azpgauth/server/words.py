@@ -164,7 +164,8 @@ ROWS: tuple[tuple[re.Pattern[str], Diagnosis], ...] = (
         "tls",
         r"server does not support SSL|rejected SSL upgrade|SSL was required",
         "the server offers no TLS, and a token never travels in clear",
-        "check server.host and server.port: is this the Azure server itself?",
+        "check server.host and server.port: is this the Azure server itself? A server of your own "
+        "without TLS takes credential.kind password or none, and AZPG_SERVER_SSLMODE=prefer",
     ),
     _row(
         "tls",

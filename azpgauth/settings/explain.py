@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.runtime.printable import one_line
+from azpgauth.runtime.redacted import MASK, holds_secret
 from azpgauth.settings.models.secret import presentable
-from azpgauth.settings.sources.layers import Origin
+from azpgauth.settings.sources.layers import Dropped, Origin
 
 if TYPE_CHECKING:
     from azpgauth.settings.merge import Merged
@@ -58,8 +59,9 @@ class Explanation:
 
     Attributes:
         settings: Every setting that holds, in the order of the models.
-        dropped: What a source said and what does not count: fields of another credential kind, an
-            sslmode that would weaken ours.
+        dropped: What a source said and what does not count: fields of another credential kind, what
+            other tools set for another server, an sslmode that would weaken ours, what is no
+            setting here.
     """
 
     settings: tuple[Explained, ...]
@@ -78,6 +80,14 @@ class Explanation:
             section, _, name = each.setting.partition(".")
             sections.setdefault(section, {})[name] = each.value
         return sections
+
+    def set_aside(self) -> list[str]:
+        """What other tools set and does not count, in a line for each reason."""
+        reasons: dict[str, dict[str, None]] = {}
+        for each in self.dropped:
+            if each.origin.kind == "convention":
+                reasons.setdefault(str(each.reason), {})[str(each.origin)] = None
+        return [f"{', '.join(origins)}: {reason}" for reason, origins in reasons.items()]
 
     def __str__(self) -> str:
         lines = [str(each) for each in self.settings]
@@ -138,11 +148,18 @@ def _explained(settings: Settings, merged: Merged | None) -> Explanation:
         tuple(found),
         tuple(
             Explained(
-                ".".join(each.key),
-                presentable(*each.key, each.value.raw),
+                ".".join(filter(None, each.key)),
+                _aside(each),
                 each.value.origin,
                 reason=each.reason,
             )
             for each in dropped
         ),
     )
+
+
+def _aside(each: Dropped) -> Any:
+    section, name = each.key
+    if not section and holds_secret(f"{name}={each.value.raw}"):
+        return MASK
+    return presentable(section, name, each.value.raw)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -14,10 +15,10 @@ from azpgauth.runtime.printable import one_line
 from azpgauth.runtime.redacted import Redacted, masked
 from azpgauth.settings.explain import remember
 from azpgauth.settings.merge import Merged, merge
-from azpgauth.settings.mistakes import problems_of
+from azpgauth.settings.mistakes import in_terms, problems_of
 from azpgauth.settings.models.secret import SECRETS
-from azpgauth.settings.models.sections import SECTIONS, ServerSettings, Settings
-from azpgauth.settings.sources.conventions import convention_layers
+from azpgauth.settings.models.sections import SECTIONS, Settings
+from azpgauth.settings.sources.conventions import read_families
 from azpgauth.settings.sources.files import Asked, find_files
 from azpgauth.settings.sources.layers import PREFIX, Layer, Origin, Value, variable
 from azpgauth.settings.sources.readers import (
@@ -77,7 +78,7 @@ def load_settings(
     given = Redacted((prefix, sections))
     # A traceback shows locals, and a secret may have been typed anywhere.
     del env, config, env_file, secrets_dir, prefix, sections
-    read = Redacted(_read(asked.held, *given.held))
+    read = Redacted(_named(_read(asked.held, *given.held), given.held[0]))
     settings, problems = read.held[0], read.held[1].problems
     if settings is None or problems:
         raise SettingsError(problems)
@@ -86,7 +87,10 @@ def load_settings(
     return settings
 
 
-def _read(asked: Asked, prefix: str, sections: Mapping[str, Any]) -> tuple[Settings | None, Merged]:
+_Read: TypeAlias = "tuple[Settings | None, Merged]"
+
+
+def _read(asked: Asked, prefix: str, sections: Mapping[str, Any]) -> _Read:
     """The settings, if they can be made; what they came from, and what is wrong with it."""
     problem = _of_prefix(prefix)
     if problem is not None:
@@ -98,16 +102,23 @@ def _read(asked: Asked, prefix: str, sections: Mapping[str, Any]) -> tuple[Setti
     try:
         return Settings.model_validate(data), merged
     except ValidationError as exc:
-        problems = problems_of(exc, data, merged.values, prefix, incomplete=merged.unreadable)
+        problems = problems_of(exc, data, merged, prefix)
         reported = {problem.setting for problem in merged.problems}
         merged.problems += [each for each in problems if each.setting not in reported]
         return None, merged
 
 
+def _named(read: _Read, prefix: str) -> _Read:
+    """The same, with settings in what is wrong named as the reader gives them."""
+    merged = read[1]
+    merged.problems = [in_terms(each, merged.values, prefix) for each in merged.problems]
+    return read
+
+
 def _merged(asked: Asked, prefix: str, sections: Mapping[str, Any]) -> Merged:
     """What all sources come to."""
     environ = {
-        name: Value(raw, Origin("environment", f"environment variable {name}"))
+        name: Value(raw, Origin("environment", f"environment variable {name}", name))
         for name, raw in os.environ.items()
     }
     files = find_files(asked, environ, lambda path: read_dotenv(path, prefix))
@@ -118,18 +129,15 @@ def _merged(asked: Asked, prefix: str, sections: Mapping[str, Any]) -> Merged:
         found, read = read_secrets(files.secrets, prefix)
         layers += [read, variable_layer(found, prefix)]
     layers += [toml_layer(path) for path in files.tomls]
-    conventions: list[Layer] = []
-    if not asked.alone:
-        everything: dict[str, Value] = {}
-        for found in (*(found for found, _ in reversed(files.dotenvs)), environ):
-            # An empty one is as if it were not there.
-            everything |= {name: value for name, value in found.items() if str(value.raw).strip()}
-        conventions = convention_layers(everything)
-    default_mode = ServerSettings.model_fields["sslmode"].default
+    # An empty one is as if it were not there.
+    sources = [
+        {name: value for name, value in found.items() if str(value.raw)}
+        for found in (environ, *(found for found, _ in files.dotenvs))
+    ]
     return merge(
         [Layer(problems=files.problems, unreadable=bool(files.problems)), *layers],
-        conventions,
-        default_mode,
+        [] if asked.alone else read_families(sources),
+        ChainMap(*sources),
     )
 
 

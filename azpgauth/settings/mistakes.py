@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from azpgauth.settings.models.contradictions import contradictions
 from azpgauth.settings.models.credential import KINDS, kinds_with
 from azpgauth.settings.models.secret import SECRETS, presentable
 from azpgauth.settings.models.sections import valid_values
-from azpgauth.settings.sources.conventions import SPELLINGS
+from azpgauth.settings.models.terms import named
+from azpgauth.settings.sources.conventions import FAMILIES, HOST, spellings
 from azpgauth.settings.sources.layers import PREFIX, variable
 
 if TYPE_CHECKING:
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
 
     from pydantic import ValidationError
 
-    from azpgauth.settings.sources.layers import Key, Value
+    from azpgauth.settings.merge import Merged
+    from azpgauth.settings.sources.layers import Dropped, Key, Value
 
-__all__ = ["MISSING", "problems_of"]
+__all__ = ["MISSING", "in_terms", "problems_of"]
 
 MISSING = "is required"
 
@@ -30,21 +33,19 @@ MISSING = "is required"
 def problems_of(
     exc: ValidationError,
     data: Mapping[str, Mapping[str, Any]],
-    values: Mapping[Key, Sequence[Value]],
+    merged: Merged,
     prefix: str = PREFIX,
-    *,
-    incomplete: bool = False,
 ) -> list[Problem]:
     """The problems behind a `ValidationError`, and those that it hides.
 
     Args:
         exc: What pydantic raised.
         data: What it was given.
-        values: Where that came from.
+        merged: Where that came from. If there is more that could not be read, nothing is missing
+            yet, and what has a default may have another value.
         prefix: What variables begin with.
-        incomplete: Whether there is more that could not be read: then nothing is missing yet, and
-            the credential's kind is not known.
     """
+    values, incomplete = merged.values, merged.unreadable
     found: dict[Key, Problem] = {}
     for error in exc.errors(include_url=False, include_input=False):
         if error["type"] == "contradictions":
@@ -56,15 +57,20 @@ def problems_of(
         if of_another_kind:
             reason, action = _of_another_kind(name, values.get(("credential", "kind"), ()))
         else:
-            reason, action = _reason(error, section, name, data, prefix)
+            reason, action = _reason(error, section, name, data)
+        if reason == MISSING:
+            action = f"set {_spellings(section, name, prefix, merged.counting)}"
+            action += _aside(merged.dropped, (section, name))
         found.setdefault((section, name), _problem(section, name, reason, action, values, prefix))
     # pydantic looks across the fields only when each is valid by itself.
     valid = valid_values(data)
-    if incomplete and ("credential", "kind") not in values:
-        valid.pop(("credential", "kind"), None)
+    if incomplete:
+        valid = {key: value for key, value in valid.items() if key in values}
     for setting, reason, action in contradictions(valid):
         section, _, name = setting.partition(".")
-        found.setdefault((section, name), _problem(section, name, reason, action, values, prefix))
+        meant = "" if (section, name) in values else _aside(merged.dropped, (section, name))
+        problem = _problem(section, name, reason, action + meant, values, prefix)
+        found.setdefault((section, name), problem)
     return list(found.values())
 
 
@@ -106,11 +112,10 @@ def _reason(
     section: str,
     name: str,
     data: Mapping[str, Mapping[str, Any]],
-    prefix: str,
 ) -> tuple[str, str]:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "missing":
-        return MISSING, f"set {_spellings(section, name, prefix)}"
+        return MISSING, ""
     if kind == "contradiction":
         return str(context["message"]), str(context["action"])
     if kind in {"literal_error", "union_tag_invalid"}:
@@ -129,7 +134,7 @@ def _of_another_kind(name: str, kinds: Sequence[Value]) -> tuple[str, str]:
     reason = f"does not belong to credential.kind {masked(str(mine))}"
     reason += f" (from {kinds[0].origin})" if implied else ""
     fitting = either(kinds_with(name))
-    return reason, f"remove it, or set credential.kind to {fitting} (AZPG_CREDENTIAL_KIND)"
+    return reason, f"remove it, or set {{credential.kind}} to {fitting}"
 
 
 def _not_allowed(context: Mapping[str, Any], given: str) -> tuple[str, str]:
@@ -178,13 +183,55 @@ def _other(error: Any, context: Mapping[str, Any]) -> tuple[str, str]:
     return f"{message[:1].lower()}{message[1:]}", action
 
 
-def _spellings(section: str, name: str, prefix: str) -> str:
-    """Every way in which a setting can be given."""
+def _spellings(section: str, name: str, prefix: str, families: Sequence[str]) -> str:
+    """Every way in which a setting can be given, those of the families that count among them."""
     ways = [
         variable(section, name, prefix),
         f"{name} in [{section}] of " + ("azpgauth.toml" if prefix == PREFIX else "a file config="),
         f"the keyword argument {section}={{{name!r}: …}}",
     ]
     if prefix == PREFIX:
-        ways += SPELLINGS.get((section, name), [])
+        others = tuple(FAMILIES) if (section, name) == HOST else families
+        ways += spellings((section, name), others)
     return ", or ".join([", ".join(ways[:-1]), ways[-1]])
+
+
+def _aside(dropped: Sequence[Dropped], key: Key) -> str:
+    """What was set aside that whoever misses a setting may have meant."""
+    told: dict[str, list[str]] = {}
+    for each in dropped:
+        name = each.value.origin.name
+        # What misses a host names none at all; a string that could not be read may say anything.
+        if name and (each.key in {key, ("", name)} or key == HOST):
+            told.setdefault(each.reason, []).append(str(each.value.origin))
+    return "".join(
+        f"; set aside: {', '.join(dict.fromkeys(origins))} ({reason})"
+        for reason, origins in told.items()
+    )
+
+
+def in_terms(problem: Problem, values: Mapping[Key, Sequence[Value]], prefix: str) -> Problem:
+    """A problem that says what to do in its reader's terms: variables, or what stands in TOML.
+
+    Args:
+        problem: Its action names settings as `{section.name}`.
+        values: Where they came from.
+        prefix: What variables begin with.
+    """
+    section, _, name = problem.setting.partition(".")
+    mine = values.get((section, name), ())
+    form = mine[0].origin.kind if mine else "default"
+
+    def term(section: str, name: str) -> str:
+        there = values.get((section, name), ())
+        origin = there[0].origin if there else None
+        if origin is not None and origin.name:
+            return origin.name
+        kind = origin.kind if origin is not None else form
+        if kind == "toml":
+            return f"{name} in [{section}]"
+        if kind == "keyword":
+            return f"{section}={{{name!r}: …}}"
+        return variable(section, name, prefix)
+
+    return replace(problem, action=named(problem.action, term))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from azpgauth.settings.models.credential import KINDS
 from azpgauth.settings.models.sections import Settings
 from azpgauth.settings.schema import json_schema, properties_of
-from azpgauth.settings.sources.conventions import SPELLINGS
+from azpgauth.settings.sources.conventions import FAMILIES, described
 from azpgauth.settings.sources.layers import variable
 
 if TYPE_CHECKING:
@@ -188,16 +188,24 @@ def settings_page() -> str:
             )
         parts.append(_row(entry))
     parts.append("\n## What other tools set\n")
-    parts.append("| setting | names |\n|---|---|")
-    for (named, field), names in SPELLINGS.items():
-        listed = ", ".join(f"`{name}`" for name in names)
-        parts.append(f"| {named}.{field} | {listed} |")
-    parts.append(
-        "\nTheir `sslmode` can raise ours, never lower it. A password among them beside a "
-        "credential that signs\nin with a token is a mistake. Empty ones are as if they were not "
-        "there."
-    )
+    parts.append(_FAMILIES)
+    for family in FAMILIES:
+        parts.append(f"\n### `{family}`\n")
+        parts += [
+            f"- {meaning}: " + ", ".join(f"`{name}`" for name in names)
+            for meaning, names in described(family)
+        ]
     return "\n".join(parts) + "\n"
+
+
+_FAMILIES = """\
+Each of these families describes one server. It counts as a whole, and only where its host is the
+one in force: its own, where nothing above it names one, or the same that is said above it. What is
+first here counts most. A family that does not count, or that names no host, lends nothing and is no
+mistake; `azpgauth config` shows it as set aside, and why. Of one that counts, what is no setting
+here is set aside, too. Its `sslmode` can raise ours and lower it only for kinds password and none
+towards this machine. A password in it beside a credential that signs in with a token is a mistake.
+Empty variables are as if they were not there."""
 
 
 def _about(section: str) -> str:

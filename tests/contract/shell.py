@@ -15,7 +15,7 @@ from pages import ROOT
 
 from azpgauth.cli.app import app
 from azpgauth.settings.reference import entries
-from azpgauth.settings.sources.conventions import SPELLINGS
+from azpgauth.settings.sources.conventions import FAMILIES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +24,7 @@ else:
 
 VARIABLES = {
     *(entry.variable for entry in entries()),
-    *(name for names in SPELLINGS.values() for name in names),
+    *(name for names in FAMILIES.values() for name in names),
     *("AZPG_ENV", "AZPG_CONFIG", "AZPG_SECRETS_DIR"),
     "_AZPGAUTH_COMPLETE",  # click's own, made of the program's name
 }

@@ -347,7 +347,8 @@ def test_config(box, monkeypatch):
         done.output
     )
     assert "overrides 1 from azpgauth.toml, [server] port" in done.output
-    assert "set aside: is not for kind client-secret" in done.output
+    assert "Set aside" in done.output
+    assert "is not for kind client-secret" in done.output
     document = json.loads(invoke("config", "--json").stdout)
     assert document["settings"]["pool.max_size"]["origin"]["kind"] == "default"
     assert document["settings"]["server.port"]["shadowed"][0]["value"] == 1

@@ -329,8 +329,11 @@ def test_the_environment_does_not_redirect(kit, box, monkeypatch):
         monkeypatch.setenv(name, value)
     with kit.pool() as pool:
         row = kit.row(pool, "select current_user::text, current_setting('application_name')")
-        assert tuple(row) == ("sandbox-app", "other")
+        assert tuple(row) == ("sandbox-app", "azpgauth")
     monkeypatch.setenv("PGPASSWORD", "x")
+    with kit.pool():
+        pass
+    monkeypatch.setenv("PGHOST", "localhost")
     with pytest.raises(SettingsError, match=r"password beside credential\.kind[\s\S]*PGPASSWORD"):
         kit.open()
     monkeypatch.delenv("PGPASSWORD")

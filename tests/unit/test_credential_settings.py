@@ -268,6 +268,7 @@ def test_a_file_for_production_and_one_variable_on_a_laptop(monkeypatch):
 
 
 SERVICE_CONNECTOR = {
+    "AZURE_POSTGRESQL_HOST": "shop.postgres.database.azure.com",
     "AZURE_POSTGRESQL_CLIENTID": "c",
     "AZURE_POSTGRESQL_CLIENTSECRET": "hunter2",
     "AZURE_POSTGRESQL_TENANTID": TENANT,
@@ -275,6 +276,7 @@ SERVICE_CONNECTOR = {
 
 
 def test_service_connectors_identity_is_taken(monkeypatch):
+    monkeypatch.setenv("AZURE_POSTGRESQL_HOST", "shop.postgres.database.azure.com")
     monkeypatch.setenv("AZURE_POSTGRESQL_CLIENTID", "c")
     assert (loaded().kind, loaded().client_id) == ("managed-identity", "c")
     assert (loaded(kind="default").kind, loaded(kind="default").client_id) == ("default", "c")

@@ -95,16 +95,29 @@ MISTAKES = [
             "AZURE_POSTGRESQL_HOST",
             "DATABASE_URL",
             "PGHOST",
-            "POSTGRES_SERVER",
+            "POSTGRES_HOST",
+            "DB_HOST",
         ],
         base={"AZPG_DATABASE_NAME": "shop"},
         mend={"PGHOST": HOST},
     ),
     Mistake(
         "no database",
-        ["database.name", "is required", "AZPG_DATABASE_NAME", "PGDATABASE", "POSTGRES_DATABASE"],
-        base={"AZPG_SERVER_HOST": HOST},
-        mend={"POSTGRES_DATABASE": "shop"},
+        ["database.name", "is required", "AZPG_DATABASE_NAME", "PGDATABASE"],
+        base={"PGHOST": HOST},
+        mend={"PGDATABASE": "shop"},
+    ),
+    Mistake(
+        "a database of another server",
+        ["database.name", "PGDATABASE (PG* is of another server", "localhost", HOST],
+        base={"AZPG_SERVER_HOST": HOST, "PGHOST": "localhost", "PGDATABASE": "dev"},
+        mend={"AZPG_DATABASE_NAME": "shop"},
+    ),
+    Mistake(
+        "a database of no server",
+        ["database.name", "POSTGRES_DB (POSTGRES_* names no host)"],
+        base={"AZPG_SERVER_HOST": HOST, "POSTGRES_DB": "shop"},
+        mend={"POSTGRES_HOST": HOST},
     ),
     Mistake(
         "no secret of a service principal",
@@ -114,7 +127,7 @@ MISTAKES = [
     ),
     Mistake(
         "no tenant of a service principal",
-        ["credential.tenant_id", "is required", "AZURE_POSTGRESQL_TENANTID"],
+        ["credential.tenant_id", "is required", "AZPG_CREDENTIAL_TENANT_ID"],
         base={k: v for k, v in CLIENT.items() if "TENANT" not in k},
         mend={"AZPG_CREDENTIAL_TENANT_ID": TENANT},
     ),
@@ -129,6 +142,7 @@ MISTAKES = [
     Mistake(
         "no password",
         ["credential.password", "is required", "AZPG_CREDENTIAL_PASSWORD", "PGPASSWORD"],
+        env={"PGHOST": "127.0.0.1"},
         base={k: v for k, v in LOCAL.items() if not k.endswith("PASSWORD")},
         mend={"PGPASSWORD": SECRET},
     ),
@@ -208,7 +222,7 @@ MISTAKES = [
     wrong("AZPG_SERVER_CONNECT_TIMEOUT", "0", ["greater than or equal to 1"], "5"),
     wrong("AZPG_SERVER_CLOUD", "mars", ["'public', 'usgov' or 'china'"], "public"),
     wrong("AZPG_SERVER_CLOUD", "china", ["contradicts", "is in cloud public"], "public"),
-    wrong("AZPG_POOL_MIN_SIZE", "11", ["over max_size 10", "raise max_size"], "10"),
+    wrong("AZPG_POOL_MIN_SIZE", "11", ["over max_size 10", "raise AZPG_POOL_MAX_SIZE"], "10"),
     wrong("AZPG_POOL_MAX_SIZE", "0", ["greater than or equal to 1"], "1"),
     wrong("AZPG_POOL_TIMEOUT", "inf", ["finite"], "60"),
     wrong("AZPG_POOL_TIMEOUT", "30s", ["'30s'", "is not a number"], "30"),
@@ -275,7 +289,7 @@ MISTAKES = [
         *(
             "AZPG_CREDENTIAL_PASSWORD",
             SECRET,
-            ["does not belong", "kind to password (AZPG_CREDENTIAL_KIND)"],
+            ["does not belong", "set AZPG_CREDENTIAL_KIND to password"],
         ),
         base={**GOOD, "AZPG_CREDENTIAL_KIND": "managed-identity"},
     ),
@@ -284,7 +298,7 @@ MISTAKES = [
         "AZPG_CREDENTIAL_TENANT_ID",
         TENANT,
         ["kind managed-identity (from environment variable AZURE_POSTGRESQL_CLIENTID"],
-        base={**GOOD, "AZURE_POSTGRESQL_CLIENTID": "c"},
+        base={**GOOD, "AZURE_POSTGRESQL_HOST": HOST, "AZURE_POSTGRESQL_CLIENTID": "c"},
     ),
     wrong(
         "AZPG_CREDENTIAL_SCOPE", "a b", ["is not a scope", "https://HOST/.default"], "https://a.b"
@@ -316,10 +330,17 @@ MISTAKES = [
         mend={"credential": None},
     ),
     wrong(
-        *("AZPG_CREDENTIAL_OBJECT_ID", "o", ["a second time", "remove object_id or client_id"]),
+        *(
+            "AZPG_CREDENTIAL_OBJECT_ID",
+            "o",
+            ["a second time", "_OBJECT_ID or AZPG_CREDENTIAL_CLIENT_ID"],
+        ),
         base={**GOOD, "AZPG_CREDENTIAL_KIND": "managed-identity", "AZPG_CREDENTIAL_CLIENT_ID": "c"},
     ),
-    wrong("PGPASSWORD", SECRET, ["credential.password", "kind default", "remove the password"]),
+    wrong(
+        *("PGPASSWORD", SECRET, ["credential.password", "kind default", "remove the password"]),
+        base={**GOOD, "PGHOST": HOST},
+    ),
     wrong(
         "DATABASE_URL",
         f"postgresql://u:{SECRET}@{HOST}/shop",
@@ -340,7 +361,7 @@ MISTAKES = [
     ),
     # -- what other tools set -------------------------------------------------------------------
     wrong(
-        *("DATABASE_URL", "mysql://u:hunter2@h/shop", ["another scheme, 'mysql'", "postgresql://"]),
+        *("DATABASE_URL", "mysql://u:hunter2@h/shop", ["another scheme, 'mysql'", "set aside"]),
         *(f"postgresql://{HOST}/shop", {"AZPG_DATABASE_NAME": "shop"}),
     ),
     wrong(
@@ -351,8 +372,14 @@ MISTAKES = [
         *("DATABASE_URL", "postgresql://h:port/d", ["cannot be read as a URL", "DATABASE_URL"]),
         *(f"postgresql://{HOST}:5432/shop", {}),
     ),
-    wrong("PGSSLMODE", "verify-all", ["is not an sslmode", "verify-full"], "verify-full"),
-    wrong("PGPORT", "x", ["server.port", "is not a whole number"], "6432"),
+    wrong(
+        *("PGSSLMODE", "verify-all", ["is not an sslmode", "verify-full"], "verify-full"),
+        {**GOOD, "PGHOST": HOST},
+    ),
+    wrong(
+        *("PGPORT", "x", ["server.port", "is not a whole number"], "6432"),
+        {**GOOD, "PGHOST": HOST},
+    ),
     wrong(
         *("AZURE_POSTGRESQL_CONNECTIONSTRING", "=", ["not a connection string that can be read"]),
         *(f"host={HOST}", {"AZPG_DATABASE_NAME": "shop"}),
@@ -373,8 +400,8 @@ MISTAKES = [
     ),
     wrong(
         "DATABASE_URL",
-        f"password={SECRET} host=h dbname=d",
-        ["is not a URL"],
+        f"password={SECRET} and host=h dbname=d",
+        ["is not a URL", "host=HOST dbname=DATABASE"],
         f"postgresql://{HOST}/shop",
         {},
     ),
@@ -386,8 +413,12 @@ MISTAKES = [
         {},
     ),
     wrong(
-        *("DATABASE_URL", "postgresql://a,b:6432/d", ["several ports"]),
-        *("postgresql://a:6432,b:6432/d", {}),
+        *("DATABASE_URL", "postgis://h/d", ["postgis", "write postgresql:// in place of it"]),
+        *("postgresql://h/d", {}),
+    ),
+    wrong(
+        *("DATABASE_URL", f"psql 'postgresql://{HOST}/d'", ["command of psql", "remove psql"]),
+        *(f"postgresql://{HOST}/d", {}),
     ),
     wrong(
         *("AZURE_POSTGRESQL_CONNECTIONSTRING", "jdbc:mysql://h/d", ["another scheme, 'mysql'"]),
@@ -401,7 +432,7 @@ MISTAKES = [
         {"AZPG_DATABASE_NAME": "shop"},
     ),
     wrong("AZPG_SERVER_HOST", f"me:{SECRET}@h", ["holds a user", "'**********@h'"], "h"),
-    wrong("AZPG_SERVER_HOST", "${NAME}.example", ["are not replaced"], "h.example"),
+    wrong("AZPG_SERVER_HOST", "${NAME}.example", ["a placeholder in it, ${...}"], "h.example"),
     # -- all at once, and no more than is true ---------------------------------------------------
     Mistake(
         "a password and nothing else",
@@ -435,7 +466,7 @@ MISTAKES = [
     Mistake(
         "a kind in a file that cannot be read",
         ["azpgauth.toml", "cannot be read"],
-        env={"AZPG_CREDENTIAL_CLIENT_SECRET": SECRET, "PGPASSWORD": SECRET},
+        env={"AZPG_CREDENTIAL_CLIENT_SECRET": SECRET, "PGHOST": HOST, "PGPASSWORD": SECRET},
         files={"azpgauth.toml": '[credential]\nkind = "client-secret\n'},
         mend={
             "azpgauth.toml": '[credential]\nkind = "password"\n[database]\nuser = "u"\n',
@@ -445,7 +476,12 @@ MISTAKES = [
     Mistake(
         "a kind that there is not, beside a password",
         ["credential.kind", "did you mean password?"],
-        env={"AZPG_CREDENTIAL_KIND": "pasword", "PGPASSWORD": SECRET, "AZPG_DATABASE_USER": "u"},
+        env={
+            "AZPG_CREDENTIAL_KIND": "pasword",
+            "PGHOST": HOST,
+            "PGPASSWORD": SECRET,
+            "PGUSER": "u",
+        },
         mend={"AZPG_CREDENTIAL_KIND": "password"},
     ),
     Mistake(
@@ -483,7 +519,7 @@ MISTAKES = [
     Mistake(
         "a line of .env that cannot be read",
         [".env, line 1", "write NAME=value"],
-        files={".env": f"={SECRET}\n"},
+        files={".env": f"AZPG_CREDENTIAL_PASSWORD='{SECRET}\n"},
         mend={".env": ""},
     ),
     Mistake(

@@ -268,8 +268,8 @@ def test_database_urls(monkeypatch, url, expected):
     [
         ("host=h dbname=d password='a;b' user=u", {"password": "a;b", "host": "h"}),
         ('Server=h;Database=d;UID=u;Pwd="a;""b"', {"password": 'a;"b', "user": "u"}),
-        ("Host=h;Database=d;SslMode=VerifyFull", {"sslmode": "verify-full"}),
-        ("jdbc:postgresql://h:5432/d?ssl=true", {"sslmode": "require", "dbname": "d"}),
+        ("Host=h;Database=d;SslMode=VerifyFull", {"sslmode": "VerifyFull"}),
+        ("jdbc:postgresql://h:5432/d?ssl=true", {"ssl": "true", "dbname": "d"}),
         ("postgresql://h/d?password=a+b", {"password": "a+b"}),
         ("postgresql://localhost/d?host=H", {"host": "H"}),
     ],
@@ -316,6 +316,7 @@ def test_what_others_say_raises_the_sslmode_and_never_lowers_it(monkeypatch, our
         monkeypatch.setenv(name, value)
     if ours:
         monkeypatch.setenv("AZPG_SERVER_SSLMODE", ours)
+    monkeypatch.setenv("PGHOST", GOOD["AZPG_SERVER_HOST"].upper())
     monkeypatch.setenv("PGSSLMODE", theirs)
     found = load_settings()
     assert found.server.sslmode == holds
@@ -407,7 +408,7 @@ def test_a_secrets_directory(monkeypatch):
     }.items():
         monkeypatch.setenv(name, value)
     found = load_settings()
-    assert found.credential.client_secret.get_secret_value() == " s3cret "
+    assert found.credential.client_secret.get_secret_value() == "s3cret"
     origin = explain(found)["credential.client_secret"].origin
     assert (origin.kind, origin.where) == ("secret", "file run/azpg_credential_client_secret")
 

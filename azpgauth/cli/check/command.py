@@ -14,9 +14,12 @@ from azpgauth.cli.options import given, json_option, settings_options
 from azpgauth.cli.output import console, print_step
 from azpgauth.cli.status import Status, StepError
 from azpgauth.errors import AzpgauthError
+from azpgauth.runtime.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.console import Console
 
     from azpgauth.cli.check.steps import Check, Found
     from azpgauth.errors import Problem
@@ -68,10 +71,20 @@ def check(as_json: bool, **keywords: Any) -> None:
         document = {"holds": status is Status.OK, "status": int(status), "steps": report}
         if problems:
             document["problems"] = [asdict(problem) for problem in problems]
+        if status is not Status.OK:
+            document["set_aside"] = state.set_aside
         click.echo(json.dumps(document, indent=2))
-    elif status is Status.OK:
+    elif status is not Status.OK:
+        _print_set_aside(out, state)
+    else:
         out.print(f"The check passed in {time.perf_counter() - begin:.1f} s.")
     sys.exit(status)
+
+
+def _print_set_aside(out: Console, state: Check) -> None:
+    """Print what other tools set and does not count: somebody may have meant it."""
+    for line in state.set_aside:
+        out.print(f"Set aside: {one_line(line)}", markup=False)
 
 
 def _done(state: Check, step: Callable[[Check], Found]) -> tuple[Found, StepError | None]:

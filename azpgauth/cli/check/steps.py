@@ -30,6 +30,7 @@ from azpgauth.opening.prepare import prepare
 from azpgauth.runtime.drivers import ASYNC_DRIVERS, DRIVERS
 from azpgauth.runtime.waiting import BLOCKING, run
 from azpgauth.server.clouds import CLOUDS
+from azpgauth.server.tls import ENCRYPTING
 from azpgauth.settings import explain, load_settings
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Check:
         self._addresses: dict[Server, list[str]] = {}
         self._reached: list[tuple[str, tuple[str, int]]] = []
         self._sockets = 0
+        self.set_aside: list[str] = []
         self._connection: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -93,7 +95,9 @@ class Check:
     def read_settings(self) -> Found:
         """All sources, checked."""
         self.settings = load_settings(**self._keywords)
-        origins = explain(self.settings).settings
+        explanation = explain(self.settings)
+        self.set_aside = explanation.set_aside()
+        origins = explanation.settings
         kinds = dict.fromkeys(each.origin.kind for each in origins if each.origin.kind != "default")
         self.arguments = prepare(
             self.settings,
@@ -165,7 +169,7 @@ class Check:
         tls = self.arguments.plan.tls
         if not self._reached:
             return {"mode": "a socket, no TLS"}
-        if tls.mode in {"disable", "prefer"}:
+        if tls.mode not in ENCRYPTING:
             return {"mode": f"{tls.mode}, not demanded"}
         said: Found = {}
         errors = []

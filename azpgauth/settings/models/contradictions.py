@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from azpgauth.runtime.drivers import DRIVERS
@@ -11,14 +10,15 @@ from azpgauth.server.clouds import cloud_of, is_pooled
 from azpgauth.server.options import alter_role
 from azpgauth.server.tls import ENCRYPTING
 from azpgauth.settings.models.credential import KINDS, TOKENLESS
+from azpgauth.settings.models.nearness import is_nearby
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["contradictions", "is_address"]
+__all__ = ["contradictions"]
 
 Found = tuple[str, str, str]
-"""A setting, what is wrong with it, what to do."""
+"""A setting, what is wrong with it, what to do; there, others are named as `{section.name}`."""
 
 
 def contradictions(values: Mapping[tuple[str, str], Any]) -> list[Found]:
@@ -34,7 +34,10 @@ def contradictions(values: Mapping[tuple[str, str], Any]) -> list[Found]:
 def _of_pool(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
     low, high = values.get(("pool", "min_size")), values.get(("pool", "max_size"))
     if low is not None and high is not None and low > high:
-        yield "pool.min_size", f"is over max_size {high}", "lower min_size or raise max_size"
+        yield "pool.min_size", f"is over max_size {high}", _LOWER
+
+
+_LOWER = "lower {pool.min_size} or raise {pool.max_size}"
 
 
 def _of_driver(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
@@ -43,7 +46,7 @@ def _of_driver(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
     if mine and dialect is not None and dialect not in mine:
         other = next(name for name, facts in DRIVERS.items() if dialect in facts.dialects)
         message = f"does not go with driver.name {driver}"
-        yield "driver.dialect", message, f"set it to {either(mine)}, or driver.name to {other}"
+        yield "driver.dialect", message, f"set it to {either(mine)}, or {{driver.name}} to {other}"
 
 
 def _of_keepalives(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
@@ -55,7 +58,12 @@ def _of_keepalives(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
     needed = 1000 * (idle + interval * count)
     if limit < needed:
         reason = f"is over before keepalives are: {idle} s and {count} times {interval} s"
-        yield "server.tcp_user_timeout", reason, f"set it to {needed} or more, or shorten those"
+        yield "server.tcp_user_timeout", reason, f"set it to {needed} or more, or {_SHORTEN}"
+
+
+_SHORTEN = (
+    "lower {server.keepalives_idle}, {server.keepalives_interval} or {server.keepalives_count}"
+)
 
 
 def _of_options(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
@@ -87,7 +95,7 @@ def _of_addresses(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
     address = values.get(("server", "hostaddr"))
     if address is not None and any(host.startswith("/") for host in _hosts(values)):
         message = "is an address, and server.host names the folder of a socket, which has none"
-        yield "server.hostaddr", message, "remove it, or name the server in server.host"
+        yield "server.hostaddr", message, "remove it, or name the server in {server.host}"
 
 
 def _of_clouds(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
@@ -100,7 +108,7 @@ def _of_clouds(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
     said = values.get(("server", "cloud"))
     if said is not None and names and said != names[0]:
         message = f"contradicts server.host, for {next(iter(clouds))} is in cloud {names[0]}"
-        yield "server.cloud", message, f"remove server.cloud, or set it to {names[0]}"
+        yield "server.cloud", message, f"remove it, or set it to {names[0]}"
 
 
 def _of_protection(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
@@ -112,13 +120,14 @@ def _of_protection(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
     if mode is not None and mode not in ENCRYPTING:
         if with_token:
             message = "could send the token in clear"
-            yield "server.sslmode", message, f"{better}credential.kind password and none"
-        elif not all(_is_local(place) for place in (*_hosts(values), *_addresses(values))):
+            yield "server.sslmode", message, f"{better}{{credential.kind}} password and none"
+        elif not all(is_nearby(place) for place in (*_hosts(values), *_addresses(values))):
             message = "sends everything in clear, and to another machine"
-            yield "server.sslmode", message, f"{better}this machine's own addresses and sockets"
+            near = "this machine, names without a dot and private addresses in {server.host}"
+            yield "server.sslmode", message, f"{better}{near}"
     if with_token and any(host.startswith("/") for host in _hosts(values)):
         message = "is a socket's folder, where no TLS protects the token"
-        action = "give the server's name, or set credential.kind to password or none"
+        action = "give the server's name, or set {credential.kind} to password or none"
         yield "server.host", message, action
 
 
@@ -129,7 +138,8 @@ def _of_identity(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
     first, *more = [name for name in names if values.get(("credential", name))] or [""]
     for name in more:
         message = f"names the identity a second time, beside {first}"
-        yield f"credential.{name}", message, f"remove {name} or {first}"
+        action = f"remove {{credential.{name}}} or {{credential.{first}}}"
+        yield f"credential.{name}", message, action
 
 
 def _of_user(values: Mapping[tuple[str, str], Any]) -> Iterator[Found]:
@@ -147,21 +157,6 @@ def _hosts(values: Mapping[tuple[str, str], Any]) -> tuple[str, ...]:
 def _addresses(values: Mapping[tuple[str, str], Any]) -> tuple[str, ...]:
     address = values.get(("server", "hostaddr")) or ()
     return (address,) if isinstance(address, str) else tuple(address)
-
-
-def _is_local(host: str) -> bool:
-    if host.startswith("/") or host.lower() == "localhost":
-        return True
-    return is_address(host) and ipaddress.ip_address(host).is_loopback
-
-
-def is_address(name: str) -> bool:
-    """Whether this is an IP address."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 _CHECKS = (

@@ -194,10 +194,16 @@ def _scope(value: object) -> object:
 def _no_nul(value: str) -> str:
     if "\0" in value:
         raise PydanticCustomError("nul", "holds a NUL character, which PostgreSQL cannot take")
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise PydanticCustomError(
+            "encoding", "holds bytes that are no text", {"action": "save the file as UTF-8"}
+        )
     return value
 
 
-Name = Annotated[str, StringConstraints(min_length=1), AfterValidator(_no_nul)]
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_no_nul)
+]
 # The characters that azure-identity allows.
 Tenant = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.\-]+$")]
 AnyTenant = Annotated[str, StringConstraints(pattern=r"^(\*|[0-9A-Za-z.\-]+)$")]

@@ -9,8 +9,8 @@ from unicodedata import normalize
 from pydantic import BeforeValidator, Field, TypeAdapter, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from azpgauth.settings.models.contradictions import is_address
 from azpgauth.settings.models.fields import no_bool
+from azpgauth.settings.models.nearness import is_address
 
 __all__ = ["Address", "Host", "Port"]
 

@@ -113,9 +113,10 @@ def _secret(value: Any, validated: Callable[[Any], SecretStr]) -> SecretStr:
     secret = value if isinstance(value, SecretStr) else validated(value)
     if isinstance(secret, (Secret, _LostSecret)):
         return secret
-    if not secret.get_secret_value():
+    text = secret.get_secret_value().strip()  # secrets made with `echo` end with a line break
+    if not text:
         raise PydanticCustomError("empty", "is empty", {"action": "give it a value, or remove it"})
-    return Secret(secret.get_secret_value())
+    return Secret(text)
 
 
 SecretText = Annotated[SecretStr, WrapValidator(_secret)]

@@ -28,6 +28,7 @@ from azpgauth.settings.models.contradictions import contradictions
 from azpgauth.settings.models.credential import (
     FIELDS,
     KINDS,
+    TOKENLESS,
     CredentialSettings,
     DefaultCredentialSettings,
 )
@@ -40,8 +41,10 @@ from azpgauth.settings.models.fields import (
     Whole,
     no_bool,
 )
+from azpgauth.settings.models.nearness import is_this_machine
 from azpgauth.settings.models.places import Address, Host, Port  # noqa: TC001 - pydantic reads them
 from azpgauth.settings.models.secret import hidden, sealed
+from azpgauth.settings.models.terms import named
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -107,14 +110,14 @@ class ServerSettings(Section):
         description="Whether each connection tries the hosts in another order: disable or random.",
     )
     sslmode: Annotated[
-        Literal["verify-full", "verify-ca", "require", "prefer", "disable"],
+        Literal["verify-full", "verify-ca", "require", "prefer", "allow", "disable"],
         BeforeValidator(_sslmode),
     ] = Field(
         "verify-full",
         description=(
             "verify-full checks the server's certificate and name, verify-ca the certificate, "
-            "require nothing; prefer and disable only for kinds password and none, "
-            "towards this machine."
+            "require nothing; prefer, allow and disable only for kinds password and none, towards "
+            "this machine (prefer is the default there), a name without a dot or a private address."
         ),
     )
     sslrootcert: Annotated[ExistingFile | None, BeforeValidator(_root)] = Field(
@@ -280,7 +283,7 @@ class Settings(Closed):
     def _checked(cls, data: Any, validated: Callable[[Any], Settings]) -> Settings:
         # As a whole around all: else pydantic's errors would show what came in.
         data = _sealed(data)
-        settings = validated(data)
+        settings = _with_default_mode(validated(data))
         found = contradictions(
             {
                 (section, name): value
@@ -289,7 +292,7 @@ class Settings(Closed):
             }
         )
         if found:
-            lines = "; ".join(f"{setting} {said}: {action}" for setting, said, action in found)
+            lines = "; ".join(f"{each} {said}: {named(action)}" for each, said, action in found)
             error = PydanticCustomError("contradictions", "{all}", {"all": lines})
             raise ValidationError.from_exception_data(
                 cls.__name__, [InitErrorDetails(type=error, input=MASK)], hide_input=True
@@ -307,6 +310,21 @@ def _sealed(data: Any) -> Any:
             with_kind(credential) if isinstance(credential, Mapping) else credential
         )
     return found
+
+
+def _with_default_mode(settings: Settings) -> Settings:
+    """The settings with the sslmode that holds if none is set: it depends on what is protected."""
+    server = settings.server
+    found = server.hostaddr or ()
+    places = (*server.hosts, *((found,) if isinstance(found, str) else found))
+    local = all(map(is_this_machine, places))
+    mode = "prefer" if settings.credential.kind in TOKENLESS and local else "verify-full"
+    if "sslmode" in server.model_fields_set or server.sslmode == mode:
+        return settings
+    # Neither is anybody's but the caller's own, so copies are changed.
+    server, settings = server.model_copy(), settings.model_copy()
+    vars(server)["sslmode"], vars(settings)["server"] = mode, server
+    return settings
 
 
 def with_kind(credential: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -74,7 +74,8 @@ def find_files(asked: Asked, environ: Mapping[str, Value], read: Callable[[Path]
     problems = files.problems
     said = _said(asked.env_file, "env_file", None, problems)
     base = _file(said, ".env", problems)
-    variables = [read(base)] if _is_file(base, problems) else []
+    # `python -m venv .env` makes a folder of that name, which is no concern of ours.
+    variables = [read(base)] if _looks(base.is_file) else []
     controls = {**(_controls(variables[0][0]) if variables else {}), **_controls(environ)}
 
     env = _said(asked.env, "env", controls.get("AZPG_ENV"), problems)
@@ -84,7 +85,7 @@ def find_files(asked: Asked, environ: Mapping[str, Value], read: Callable[[Path]
     tomls = [config]
     if env is not None and _is_name(*env, problems):
         dotenv, toml = (_neighbour(path, env[0]) for path in (base, config))
-        there = [_is_file(path, problems) for path in (dotenv, toml)]
+        there = [_looks(dotenv.is_file), _is_file(toml, problems)]
         # A second database needs no file of its own for the first one's environment.
         if not any(there) and (not asked.alone or asked.env is not None):
             problems.append(_no_such_environment(*env, base, config))

@@ -12,7 +12,7 @@ from azpgauth.settings.models.sections import SECTIONS
 if TYPE_CHECKING:
     from azpgauth.errors import Problem
 
-__all__ = ["PREFIX", "Key", "Layer", "Origin", "Value", "variable"]
+__all__ = ["PREFIX", "Dropped", "Key", "Layer", "Origin", "Value", "variable"]
 
 PREFIX = "AZPG_"
 
@@ -29,10 +29,12 @@ class Origin:
     Attributes:
         kind: What kind of source that is.
         where: What to edit to change the value: a variable, a file and what stands in it, ….
+        name: The variable, if it is one, or what part of a variable.
     """
 
     kind: Kind
     where: str
+    name: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Names are typed, too: of a file, of a table, of a field.
@@ -47,12 +49,32 @@ class Value:
     """A raw value; its repr does not show it, for it may be a secret.
 
     Attributes:
-        raw: As the source has it.
+        raw: As the source has it; a text without the white space around it, which `echo`, editors
+            and portals add.
         origin: Where that is.
     """
 
     raw: Any = field(repr=False)
     origin: Origin
+
+    def __post_init__(self) -> None:
+        if isinstance(self.raw, str):
+            object.__setattr__(self, "raw", self.raw.strip())
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A value that was set aside, not for its rank but for what it is.
+
+    Attributes:
+        key: Its section and field; of what is no setting here, "" and the name that others have.
+        value: The value.
+        reason: Why it does not count.
+    """
+
+    key: Key
+    value: Value
+    reason: str
 
 
 @dataclass

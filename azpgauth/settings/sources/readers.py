@@ -6,12 +6,14 @@ rank in `load.py`.
 
 from __future__ import annotations
 
+import codecs
 import encodings.utf_8_sig  # noqa: F401 - else the first file that is read imports it
 from collections.abc import Mapping
 from difflib import get_close_matches
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from dotenv.main import resolve_variables
 from dotenv.parser import parse_stream
 from pydantic_settings import (
     BaseSettings,
@@ -177,28 +179,61 @@ def _unknown_variable(name: str, origin: str, names: Mapping[str, Key], prefix: 
 def read_dotenv(path: Path, prefix: str = PREFIX) -> tuple[dict[str, Value], Layer]:
     """The variables of one `.env` file, none of them exported; and what is wrong with it.
 
+    They are what `load_dotenv()` would set: `${VAR}` is replaced from the environment, then from
+    the file. A line that cannot be read is a mistake only where it speaks of our settings.
+
     Args:
         path: The file.
         prefix: What our variables begin with.
     """
-    # utf-8-sig: Windows editors like to begin a file with a byte order mark.
     try:
-        bindings = list(parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))))
-    except (OSError, UnicodeDecodeError) as exc:
+        bindings = list(parse_stream(StringIO(decoded(path.read_bytes()))))
+    except OSError as exc:
         return {}, Layer(problems=[unreadable(path, exc)], unreadable=True)
+    pairs = [(binding.key, binding.value) for binding in bindings if binding.key]
     found = {
-        binding.key: Value(binding.value or "", Origin("dotenv", f"{path}, {binding.key}"))
-        for binding in bindings
-        if binding.key
+        name: Value(value or "", Origin("dotenv", f"{path}, {name}", name))
+        for name, value in resolve_variables(pairs, override=False).items()
+        # A name alone sets nothing; of ours, it is told as one that is empty.
+        if value is not None or name.upper().startswith(prefix.upper())
     }
     layer = Layer()
     for binding in bindings:
-        if binding.error:  # its text may hold a secret
+        if binding.error and prefix.upper() in binding.original.string.upper():
+            # Its text may hold a secret.
             reason, action = "cannot be read", "write NAME=value, or quote the value"
             where = f"{path}, line {binding.original.line}"
             layer.problems.append(Problem(str(path), where, reason, action))
-            layer.unreadable |= prefix in binding.original.string.upper()
+            layer.unreadable = True
     return found, layer
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file that editors of any system wrote.
+
+    UTF-16 is what PowerShell's `>` writes. What is not UTF-8 either is kept as half characters, so
+    that only what is read of it is a mistake.
+    """
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            return content.decode(
+                encoding, "surrogateescape" if encoding == "utf-8-sig" else "replace"
+            )
+    head = content[:_LOOKED_AT]
+    for encoding, halves in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])):
+        if 2 * halves.count(0) > len(halves):  # without a mark, but in letters of ASCII
+            return content.decode(encoding, "replace")
+    return content.decode("utf-8", "surrogateescape")
+
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like UTF-16's
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LOOKED_AT = 100
 
 
 def read_secrets(folder: Path, prefix: str = PREFIX) -> tuple[dict[str, Value], Layer]:
@@ -217,13 +252,12 @@ def read_secrets(folder: Path, prefix: str = PREFIX) -> tuple[dict[str, Value], 
     for path in paths:
         if path.name.upper().startswith(prefix.upper()):
             try:
-                text = path.read_text(encoding="utf-8-sig")
-            except (OSError, UnicodeDecodeError) as exc:
+                text = decoded(path.read_bytes())
+            except OSError as exc:
                 layer.problems.append(unreadable(path, exc))
                 layer.unreadable = True
             else:
-                # Editors and `echo` end a file with a line break.
-                found[path.name] = Value(text.rstrip("\r\n"), Origin("secret", f"file {path}"))
+                found[path.name] = Value(text, Origin("secret", f"file {path}", path.name))
     return found, layer
 
 
