@@ -7,6 +7,8 @@ import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from azpgauth.runtime.importing import guard
+
 if TYPE_CHECKING:
     from azpgauth.server.roots import Roots
     from azpgauth.server.targets import Server
@@ -69,15 +71,19 @@ class Tls:
         name = server.host if server is not None and server.address else None
         context = self._contexts.get((path, name))
         if context is None:
-            context = _Context(ssl.PROTOCOL_TLS_CLIENT)
-            context.name = name
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.check_hostname = self.mode == "verify-full"
-            if self.verifies:
-                context.load_verify_locations(path)
-            else:
-                context.verify_mode = ssl.CERT_NONE
-            self._contexts[path, name] = context
+            with guard():  # OpenSSL's first ones take locks that a fork would leave taken
+                context = self._contexts[path, name] = self._made(path, name)
+        return context
+
+    def _made(self, path: str, name: str | None) -> _Context:
+        context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+        context.name = name
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = self.mode == "verify-full"
+        if self.verifies:
+            context.load_verify_locations(path)
+        else:
+            context.verify_mode = ssl.CERT_NONE
         return context
 
     async def acontext(

@@ -4,8 +4,9 @@ import asyncio
 import io
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
+import asyncpg
 import psycopg2
 import psycopg2.extras
 import pytest
@@ -96,7 +97,8 @@ def test_who_waited_for_a_place_has_what_is_left_for_a_connect(box, kit, record_
 
     limits = {"min_size": 1, "max_size": 1, "timeout": 8}
     with kit.pool(pool=limits) as pool, ThreadPoolExecutor(1) as thread:
-        with kit.lease(pool):
+        # asyncpg does not take back a connection that was cut a moment before.
+        with suppress(kit.cause, asyncpg.InternalClientError), kit.lease(pool):
             waiting = thread.submit(seconds, pool)
             time.sleep(4)
             box.gateway.mode = "deaf"

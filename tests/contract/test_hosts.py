@@ -392,7 +392,7 @@ def test_a_replica_alone_behind_pgbouncer_is_not_connected_to_again(
     monkeypatch.setattr("azpgauth.drivers.preference.LOOK", 0)
     gateway = running_pooled.standby_gateway
     server = {"host": "localhost", "port": gateway.port, "pooler": True}
-    with kit.pool(server=server) as pool:
+    with kit.pool(server=server, pool={"min_size": 1, "max_size": 1}) as pool:
         for _ in range(4):
             assert kit.row(pool, RECOVERY) == (True,)
         assert gateway.connections == 1
